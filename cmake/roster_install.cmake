@@ -1,0 +1,25 @@
+include(CMakePackageConfigHelpers)
+include(GNUInstallDirs)
+
+if(roster_downloaded_Boost OR roster_downloaded_fmt)
+  message(STATUS "roster: no install rules, because the package would depend on downloads in the build tree")
+  return()
+endif()
+
+set(roster_cmake_dir ${CMAKE_INSTALL_DATADIR}/cmake/roster)
+
+foreach(target IN LISTS roster_targets)
+  install(TARGETS ${target} EXPORT ${target}-targets FILE_SET HEADERS)
+  install(EXPORT ${target}-targets NAMESPACE roster:: DESTINATION ${roster_cmake_dir})
+endforeach()
+
+configure_package_config_file(cmake/roster-config.cmake.in ${PROJECT_BINARY_DIR}/roster-config.cmake
+  INSTALL_DESTINATION ${roster_cmake_dir} NO_SET_AND_CHECK_MACRO)
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/roster-config-version.cmake
+  COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+install(
+  FILES
+    ${PROJECT_BINARY_DIR}/roster-config.cmake
+    ${PROJECT_BINARY_DIR}/roster-config-version.cmake
+    cmake/roster_opencv.cmake
+  DESTINATION ${roster_cmake_dir})

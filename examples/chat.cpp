@@ -1,0 +1,132 @@
+// Talks with a language model that streams its answers, and that Ctrl-C stops in mid-answer; between answers, it ends the
+// program.
+//
+//     chat [QUESTION...] [--delay MILLISECONDS] [--temperature T] [--seed N] [--models FOLDER]
+
+#include "support/arguments.hpp"
+#include "support/small_models.hpp"
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/read_until.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+
+#include <opencv2/core/utility.hpp>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <deque>
+#include <functional>
+#include <optional>
+
+namespace asio = boost::asio;
+using asio::awaitable;
+
+class conversation {
+ public:
+  conversation(const asio::any_io_executor& loop, const arguments& given)
+      : given_(given), input_(loop, dup(STDIN_FILENO)), ctrl_c_(loop, SIGINT), models_(loop), pool_(1) {
+    for (const auto& word : given.words)
+      questions_.push_back(word);
+    listen();
+  }
+
+  awaitable<void> run() {
+    co_await add_small_models(models_, pool_, given_.text("--models", ROSTER_EXAMPLE_MODELS), 1);
+    const auto model = co_await models_.get<roster::text_to_text>("language");
+    while (auto question = co_await ask()) {
+      try {
+        co_await answer(model, std::move(*question));
+      } catch (const boost::system::system_error& failure) {
+        fmt::print("{}\n", failure.code() == asio::error::operation_aborted ? " (stopped)" : failure.what());
+      }
+    }
+    ctrl_c_.cancel();
+  }
+
+ private:
+  awaitable<std::optional<std::string>> ask() {
+    std::optional<std::string> question;
+    if (!given_.words.empty()) {
+      if (questions_.empty()) co_return question;
+      question = std::move(questions_.front());
+      questions_.pop_front();
+      fmt::print("> {}\n", *question);
+      co_return question;
+    }
+    fmt::print("> ");
+    std::fflush(stdout);
+    boost::system::error_code failure;
+    auto token = asio::redirect_error(asio::use_awaitable, failure);
+    const auto size = co_await asio::async_read_until(input_, asio::dynamic_buffer(typed_), '\n', token);
+    if (failure) {  // the end of the input, or Ctrl-C
+      fmt::print("\n");
+      co_return question;
+    }
+    question = typed_.substr(0, size - 1);
+    typed_.erase(0, size);
+    co_return question;
+  }
+
+  awaitable<void> answer(roster::lease<roster::text_to_text> model, std::string question) {
+    roster::text_request request(std::move(question));
+    request.temperature(given_.number("--temperature", 0.0F));
+    if (given_.has("--seed")) request.seed(given_.number("--seed", std::uint64_t{0}));
+    auto tokens = model->generate(std::move(request));
+    asio::steady_timer pause(co_await asio::this_coro::executor);
+    stop_answer_ = [&] {
+      tokens.cancel();
+      pause.cancel();
+    };
+    const auto on_exit = std::shared_ptr<void>(nullptr, [this](void*) { stop_answer_ = nullptr; });
+    while (auto event = co_await tokens.next()) {
+      if (const auto* text = std::get_if<std::string>(&*event)) {
+        fmt::print("{}", *text);
+        std::fflush(stdout);
+        pause.expires_after(std::chrono::milliseconds(given_.number("--delay", 0)));
+        co_await pause.async_wait(asio::use_awaitable);
+      } else {
+        const auto& end = std::get<roster::text_end>(*event);
+        fmt::print("   ({} + {} tokens)\n", end.prompt_tokens, end.completion_tokens);
+      }
+    }
+  }
+
+  void listen() {
+    ctrl_c_.async_wait([this](boost::system::error_code failure, int) {
+      if (failure) return;
+      if (stop_answer_)
+        stop_answer_();
+      else
+        input_.cancel(), questions_.clear();
+      listen();
+    });
+  }
+
+  const arguments& given_;
+  std::deque<std::string> questions_;
+  std::string typed_;
+  asio::posix::stream_descriptor input_;
+  asio::signal_set ctrl_c_;
+  std::function<void()> stop_answer_;
+  model_catalog models_;
+  roster::blocking_pool pool_;
+};
+
+int main(int argc, char** argv) try {
+  cv::setNumThreads(1);
+  const arguments given(argc, argv, {"--delay", "--temperature", "--seed", "--models"});
+  asio::io_context loop;
+  conversation talk(loop.get_executor(), given);
+  asio::co_spawn(loop, talk.run(), [](std::exception_ptr failure) {
+    if (failure) std::rethrow_exception(failure);
+  });
+  loop.run();
+} catch (const std::exception& failure) {
+  fmt::print(stderr, "chat: {}\n", failure.what());
+  return 1;
+}

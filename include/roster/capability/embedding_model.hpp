@@ -1,0 +1,42 @@
+#pragma once
+
+#include <roster/capability/capability.hpp>
+#include <roster/capability/embeddings.hpp>
+
+#include <cstddef>
+#include <utility>
+#include <vector>
+
+ROSTER_BEGIN_NAMESPACE
+
+/// A model that turns what its capability takes into vectors.
+template <typename C>
+class embedding_model : public unary_model<C> {
+ public:
+  using unary_model<C>::unary_model;
+
+  /// The length of its vectors; 0 when not known before the first call.
+  std::size_t dimension() const noexcept { return this->info().dimension; }
+
+  /// The vector of one item. In all else like `call`.
+  [[nodiscard]] asio::awaitable<embedding> embed(typename C::input item, typename C::options how = typename C::options()) {
+    std::vector<typename C::input> batch;
+    batch.push_back(std::move(item));
+    return first(this->call(std::move(batch), std::move(how)));
+  }
+
+  /// A vector for each item. In all else like `call`.
+  [[nodiscard]] asio::awaitable<embeddings> embed(std::vector<typename C::input> items,
+                                                  typename C::options how = typename C::options()) {
+    return this->call(std::move(items), std::move(how));
+  }
+
+ private:
+  static asio::awaitable<embedding> first(asio::awaitable<embeddings> batch) {
+    const auto vectors = co_await std::move(batch);
+    const auto row = vectors[0];
+    co_return embedding(row.begin(), row.end());
+  }
+};
+
+ROSTER_END_NAMESPACE

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <roster/detail/asio.hpp>
+
+#include <boost/asio/co_spawn.hpp>
+
+#include <exception>
+#include <type_traits>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+namespace detail {
+
+template <typename T>
+struct coroutine_signature : std::type_identity<void(std::exception_ptr, T)> {};
+
+template <>
+struct coroutine_signature<void> : std::type_identity<void(std::exception_ptr)> {};
+
+template <typename T>
+asio::awaitable<T> start_by_post(asio::awaitable<T> body) {
+  co_await asio::post(asio::use_awaitable);
+  co_return co_await std::move(body);
+}
+
+/// Gives a coroutine any completion token. It runs on the handler's associated executor, and never inside the initiating call.
+template <typename T, typename Token>
+auto async_coroutine(asio::any_io_executor fallback, asio::awaitable<T> body, Token&& token) {
+  return asio::async_initiate<Token, typename coroutine_signature<T>::type>(
+      []<typename Handler>(Handler&& handler, asio::any_io_executor home, asio::awaitable<T> what) {
+        const asio::any_io_executor executor = asio::get_associated_executor(handler, home);
+        asio::co_spawn(executor, start_by_post(std::move(what)), std::forward<Handler>(handler));
+      },
+      token, std::move(fallback), std::move(body));
+}
+
+}  // namespace detail
+
+ROSTER_END_NAMESPACE

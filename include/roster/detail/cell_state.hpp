@@ -1,0 +1,258 @@
+#pragma once
+
+#include <roster/detail/asio.hpp>
+#include <roster/detail/cancel_spawned.hpp>
+#include <roster/detail/closing_service.hpp>
+#include <roster/detail/shared_queue.hpp>
+
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/cancellation_state.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/this_coro.hpp>
+
+#include <atomic>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+namespace detail {
+
+/// One run of an initialiser, cancelled through a signal of its own. Each caller brings one; most never start.
+template <typename T>
+class flight {
+ public:
+  flight() = default;
+  flight(const flight&) = delete;
+  flight& operator=(const flight&) = delete;
+  virtual ~flight() = default;
+  virtual asio::awaitable<T> start() = 0;
+
+  asio::cancellation_signal signal;
+  asio::cancellation_slot inner_slot;  ///< the slot that operations inside the flight see
+};
+
+/// A caller that waits for a cell.
+template <typename T>
+class cell_waiter : public queue_node<cell_waiter<T>> {
+ public:
+  explicit cell_waiter(std::shared_ptr<flight<T>> own) : own_flight(std::move(own)) {}
+  cell_waiter(const cell_waiter&) = delete;
+  cell_waiter& operator=(const cell_waiter&) = delete;
+  virtual ~cell_waiter() = default;
+
+  /// Posts the handler.
+  virtual void complete(std::shared_ptr<cell_waiter> self, std::exception_ptr failure,
+                        std::shared_ptr<const T> value) noexcept = 0;
+
+  const std::shared_ptr<flight<T>> own_flight;
+};
+
+/// The states of a cell:
+///
+///     empty     no value, no flight, no waiters
+///     running   one flight, at least one waiter; all of them get its outcome
+///     stopping  one flight whose waiters have all left, and which was asked to stop. It may still produce a value, which
+///     counts.
+///               Waiters that arrived since are not told its failure: the first of them starts the next flight
+///     ready     a value, for ever; `ready_` points to it
+///     closed    the cell or its context is gone
+///
+/// Waiters are completed in the order of their arrival, and after the mutex is released.
+template <typename T>
+class cell_state final : public closable {
+ public:
+  explicit cell_state(const asio::any_io_executor& executor) : executor_(executor), strand_(executor) {}
+
+  const asio::any_io_executor& executor() const noexcept { return executor_; }
+
+  const T* try_get() const noexcept { return ready_.load(std::memory_order_acquire); }
+
+  std::shared_ptr<const T> value() noexcept {
+    const T* ready = try_get();
+    return ready ? std::shared_ptr<const T>(shared_from_this(), ready) : nullptr;
+  }
+
+  /// Joins the flight, or starts the waiter's own. `slot` tells a caller that is the flight itself.
+  void join(std::shared_ptr<cell_waiter<T>> waiter, asio::cancellation_slot slot) noexcept {
+    std::shared_ptr<flight<T>> departing;
+    auto arrived = phase::running;
+    {
+      std::lock_guard lock(mutex_);  // short:
+      const bool from_inside = flight_ && slot.is_connected() && flight_->inner_slot == slot;
+      if (phase_ == phase::ready || phase_ == phase::closed || from_inside) {
+        arrived = phase_;
+      } else {
+        if (phase_ == phase::empty) {
+          phase_ = phase::running;
+          departing = flight_ = waiter->own_flight;
+        }
+        waiters_.push_back(std::move(waiter));
+      }
+    }
+    if (departing) return launch(std::move(departing));
+    if (!waiter) return;
+    if (arrived == phase::ready)
+      tell(std::move(waiter), nullptr, value());
+    else if (arrived == phase::closed)
+      tell(std::move(waiter), make_exception(asio::error::operation_aborted), nullptr);
+    else
+      tell(std::move(waiter), std::make_exception_ptr(error(errc::would_deadlock, "an initialiser awaits its own cell")),
+           nullptr);
+  }
+
+  /// Detaches one waiter; the last one to leave asks the flight to stop.
+  void cancel(std::shared_ptr<cell_waiter<T>> waiter) noexcept {
+    std::shared_ptr<flight<T>> abandoned;
+    {
+      std::lock_guard lock(mutex_);  // short:
+      if (!waiter->queued()) return;
+      waiters_.erase(*waiter);
+      if (waiters_.empty() && phase_ == phase::running) {
+        phase_ = phase::stopping;
+        abandoned = flight_;
+      }
+    }
+    tell(std::move(waiter), make_exception(asio::error::operation_aborted), nullptr);
+    if (abandoned) stop(std::move(abandoned));
+  }
+
+  /// The cell is gone: waiters are told, the flight is asked to stop.
+  void close() noexcept {
+    if (auto abandoned = shut()) stop(std::move(abandoned));
+  }
+
+  void context_closed() noexcept override {
+    shut();
+    strand_.reset();
+    executor_ = nullptr;
+  }
+
+ private:
+  enum class phase { empty, running, stopping, ready, closed };
+
+  /// Ends the flight when its frame is destroyed before it landed: its context died, or an operation that the initialiser
+  /// awaited could not be started, which destroys the coroutine. The cell can be used again unless the context closed it.
+  class landing {
+   public:
+    landing(cell_state& state, const flight<T>& which) : state_(&state), which_(which) {}
+    landing(const landing&) = delete;
+    landing& operator=(const landing&) = delete;
+    ~landing() {
+      if (state_) state_->land(which_, make_exception(asio::error::operation_aborted));
+    }
+    void done() noexcept { state_ = nullptr; }
+
+   private:
+    cell_state* state_;
+    const flight<T>& which_;
+  };
+
+  /// Keeps the signal until the coroutine, down to its outermost frame, has ended.
+  struct keep_alive {
+    std::shared_ptr<flight<T>> owner;
+    void operator()(const std::exception_ptr&) const noexcept {}
+  };
+
+  static void tell(std::shared_ptr<cell_waiter<T>> waiter, std::exception_ptr failure,
+                   std::shared_ptr<const T> value) noexcept {
+    auto& told = *waiter;
+    told.complete(std::move(waiter), std::move(failure), std::move(value));
+  }
+
+  std::shared_ptr<cell_state> shared() { return std::static_pointer_cast<cell_state>(shared_from_this()); }
+
+  /// Starts a flight on the strand, where its coroutine runs and is cancelled.
+  void launch(std::shared_ptr<flight<T>> departing) noexcept {
+    asio::post(*strand_, [self = shared(), departing = std::move(departing)] {
+      try {
+        asio::co_spawn(*self->strand_, fly(self, departing),
+                       asio::bind_cancellation_slot(departing->signal.slot(), keep_alive{departing}));
+      } catch (...) {
+        self->land(*departing, std::current_exception());
+      }
+    });
+  }
+
+  void stop(std::shared_ptr<flight<T>> abandoned) noexcept {
+    asio::post(*strand_, [self = shared(), abandoned = std::move(abandoned)] {
+      cancel_spawned(self->strand_, std::shared_ptr<asio::cancellation_signal>(abandoned, &abandoned->signal));
+    });
+  }
+
+  static asio::awaitable<void> fly(std::shared_ptr<cell_state> self, std::shared_ptr<flight<T>> current) {
+    landing unfinished(*self, *current);
+    std::exception_ptr failure;
+    try {
+      const asio::cancellation_state cancellation = co_await asio::this_coro::cancellation_state;
+      self->board(*current, cancellation.slot());
+      self->value_.emplace(co_await current->start());
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    unfinished.done();
+    self->land(*current, std::move(failure));
+  }
+
+  void board(flight<T>& current, asio::cancellation_slot slot) noexcept {
+    std::lock_guard lock(mutex_);  // short:
+    current.inner_slot = slot;
+  }
+
+  void land(const flight<T>& which, std::exception_ptr failure) noexcept {
+    shared_queue<cell_waiter<T>> told;
+    std::shared_ptr<flight<T>> landed, next;
+    {
+      std::lock_guard lock(mutex_);  // short:
+      // Else the cell was shut, or this one landed before its frame was destroyed.
+      if (flight_.get() != &which) return;
+      landed.swap(flight_);
+      if (!failure) {
+        phase_ = phase::ready;
+        ready_.store(&*value_, std::memory_order_release);  // with the acquire in try_get: publishes the value
+        told.take_all(waiters_);
+      } else if (phase_ == phase::stopping && !waiters_.empty()) {
+        phase_ = phase::running;
+        next = flight_ = waiters_.front().own_flight;
+      } else {
+        phase_ = phase::empty;
+        told.take_all(waiters_);
+      }
+    }
+    while (auto waiter = told.pop_front())
+      tell(std::move(waiter), failure, failure ? nullptr : value());
+    if (next) launch(std::move(next));
+  }
+
+  std::shared_ptr<flight<T>> shut() noexcept {
+    shared_queue<cell_waiter<T>> told;
+    std::shared_ptr<flight<T>> abandoned;
+    {
+      std::lock_guard lock(mutex_);  // short:
+      if (phase_ != phase::ready) phase_ = phase::closed;
+      told.take_all(waiters_);
+      abandoned.swap(flight_);
+    }
+    while (auto waiter = told.pop_front())
+      tell(std::move(waiter), make_exception(asio::error::operation_aborted), nullptr);
+    return abandoned;
+  }
+
+  asio::any_io_executor executor_;  // may be a strand itself; neither may outlive the context
+  std::optional<asio::strand<asio::any_io_executor>> strand_;
+  std::atomic<const T*> ready_{nullptr};
+  std::mutex mutex_;
+  phase phase_ = phase::empty;
+  std::shared_ptr<flight<T>> flight_;
+  shared_queue<cell_waiter<T>> waiters_;
+  std::optional<T> value_;
+};
+
+}  // namespace detail
+
+ROSTER_END_NAMESPACE

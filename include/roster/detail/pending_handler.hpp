@@ -1,0 +1,221 @@
+#pragma once
+
+#include <roster/detail/asio.hpp>
+
+#include <boost/asio/execution/allocator.hpp>
+#include <boost/asio/execution/bad_executor.hpp>
+#include <boost/asio/execution/blocking.hpp>
+#include <boost/asio/execution/outstanding_work.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/prefer.hpp>
+#include <boost/asio/recycling_allocator.hpp>
+#include <boost/asio/require.hpp>
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+namespace detail {
+
+/// A completion handler with its arguments, on its way home. Destroyed uncalled, it releases what the arguments own.
+template <typename Handler, typename... Args>
+class delivery {
+ public:
+  using allocator_type = asio::associated_allocator_t<Handler>;
+
+  explicit delivery(Handler&& handler, Args... args) : handler_(std::move(handler)), args_(std::move(args)...) {}
+
+  allocator_type get_allocator() const noexcept { return asio::get_associated_allocator(handler_); }
+
+  void operator()() {
+    if (auto slot = asio::get_associated_cancellation_slot(handler_); slot.is_connected()) slot.clear();
+    std::apply([this](Args&... args) { std::move(handler_)(std::move(args)...); }, args_);
+  }
+
+ private:
+  Handler handler_;
+  std::tuple<Args...> args_;
+};
+
+/// Where a handler is called. Throws `bad_executor` when that would be a context that is gone.
+template <typename Handler>
+auto home_of(const Handler& handler, const asio::any_io_executor& fallback) {
+  auto executor = asio::get_associated_executor(handler, fallback);
+  if constexpr (std::is_same_v<decltype(executor), asio::any_io_executor>)
+    if (!executor) throw asio::execution::bad_executor();
+  return executor;
+}
+
+/// Room for the one operation that takes a handler home to an `io_context`: what Asio makes of two pointers and an allocator.
+struct homecoming_memory {
+  alignas(std::max_align_t) std::byte bytes[12 * sizeof(void*)];
+};
+
+/// Gives out that room, and memory from the heap should it be too small. The operation owns what the room is a part of, and has
+/// moved that ownership out before it gives the room back.
+template <typename T>
+class homecoming_allocator {
+ public:
+  using value_type = T;
+
+  explicit homecoming_allocator(homecoming_memory& memory) noexcept : memory_(&memory) {}
+  template <typename U>
+  homecoming_allocator(const homecoming_allocator<U>& other) noexcept : memory_(other.memory_) {}
+
+  T* allocate(std::size_t count) {
+    if (fits(count)) return reinterpret_cast<T*>(memory_->bytes);
+    return std::allocator<T>().allocate(count);
+  }
+
+  void deallocate(T* memory, std::size_t count) noexcept {
+    if (!fits(count)) std::allocator<T>().deallocate(memory, count);
+  }
+
+  template <typename U>
+  bool operator==(const homecoming_allocator<U>& other) const noexcept {
+    return memory_ == other.memory_;
+  }
+
+ private:
+  template <typename>
+  friend class homecoming_allocator;
+
+  static bool fits(std::size_t count) noexcept {
+    return count * sizeof(T) <= sizeof(homecoming_memory) && alignof(T) <= alignof(homecoming_memory);
+  }
+
+  homecoming_memory* memory_;
+};
+
+/// The loop behind an executor, if that is an `io_context`'s own: unlike what hides it, that one takes an allocator.
+inline asio::io_context* loop_behind(const asio::any_io_executor& executor) noexcept {
+  const auto* bare = executor.target<asio::io_context::executor_type>();
+  return bare ? &bare->context() : nullptr;
+}
+inline asio::io_context* loop_behind(const asio::io_context::executor_type& executor) noexcept {
+  return &executor.context();
+}
+template <typename Executor>
+asio::io_context* loop_behind(const Executor&) noexcept {
+  return nullptr;
+}
+
+/// Posts a function to a loop in the memory that is there for it. `Loop` is `asio::io_context`; a parameter, so that those who
+/// post nothing do not compile this.
+template <typename Loop, typename Function>
+void post_in(homecoming_memory& memory, Loop& loop, Function function) {
+  const auto never_inline = asio::require(loop.get_executor(), asio::execution::blocking.never);
+  asio::require(never_inline, asio::execution::allocator(homecoming_allocator<std::byte>(memory))).execute(std::move(function));
+}
+
+/// The handler of a suspended operation, a member of the operation's node. It keeps work on the executor it will be called on,
+/// through that executor itself: `executor_work_guard` has a second copy, which dies after the work has ended, when the context
+/// may be gone.
+///
+/// The node travels home with its handler: it was most likely made there, of memory that is recycled there. The thread that
+/// completes an operation whose home is an `io_context` allocates nothing.
+template <typename Handler, typename... Args>
+class pending_handler {
+ public:
+  using executor_type = asio::associated_executor_t<Handler, asio::any_io_executor>;
+
+  pending_handler(Handler&& handler, const asio::any_io_executor& fallback)
+      : pending_handler(std::move(handler), home_of(handler, fallback), 0) {}
+
+  const Handler& handler() const noexcept { return handler_; }
+
+  /// Calls the handler by posting it, with the node that it is a part of, to its executor: once, never inside this call. The
+  /// node is let go of before the handler is called, whose memory it may be made of. A failed allocation terminates: there is
+  /// nobody left to tell.
+  template <typename Node>
+  void post(std::shared_ptr<Node> node, Args... args) noexcept {
+    args_.emplace(std::move(args)...);
+    auto work = std::move(work_);
+    homecoming home(std::shared_ptr<pending_handler>(std::move(node), this));
+    if (loop_)
+      post_in(memory_, *loop_, std::move(home));
+    else
+      asio::post(work, std::move(home));
+  }
+
+ private:
+  pending_handler(Handler&& handler, const executor_type& home, int)
+      : handler_(std::move(handler)), work_(track(home)), loop_(loop_behind(home)) {}
+
+  static auto track(const executor_type& executor) { return asio::prefer(executor, asio::execution::outstanding_work.tracked); }
+
+  /// A handler with its arguments, on its way home. Destroyed uncalled, it releases what the arguments own.
+  class homecoming {
+   public:
+    using allocator_type = asio::associated_allocator_t<Handler>;
+
+    explicit homecoming(std::shared_ptr<pending_handler> pending) noexcept : pending_(std::move(pending)) {}
+    homecoming(homecoming&&) noexcept = default;
+    homecoming& operator=(homecoming&&) = delete;
+    ~homecoming() {
+      if (pending_) (void)take(std::move(pending_));  // the node may live on, if its work does
+    }
+
+    allocator_type get_allocator() const noexcept { return asio::get_associated_allocator(pending_->handler_); }
+
+    void operator()() {
+      if (auto slot = asio::get_associated_cancellation_slot(pending_->handler_); slot.is_connected()) slot.clear();
+      auto [handler, args] = take(std::move(pending_));
+      std::apply([&called = handler](Args&... each) { std::move(called)(std::move(each)...); }, args);
+    }
+
+   private:
+    static std::pair<Handler, std::tuple<Args...>> take(std::shared_ptr<pending_handler> pending) {
+      return {std::move(pending->handler_), std::move(*pending->args_)};
+    }
+
+    std::shared_ptr<pending_handler> pending_;
+  };
+
+  Handler handler_;
+  std::decay_t<decltype(track(std::declval<const executor_type&>()))> work_;
+  asio::io_context* loop_;
+  std::optional<std::tuple<Args...>> args_;
+  homecoming_memory memory_;
+};
+
+/// Completes an operation that did not have to wait: by posting, or through the immediate executor the handler asks for.
+template <typename Handler, typename... Args>
+void complete_immediately(Handler&& handler, const asio::any_io_executor& fallback, Args... args) {
+  auto executor = home_of(handler, fallback);
+#if BOOST_ASIO_VERSION >= 102700
+  auto immediate = asio::get_associated_immediate_executor(handler, executor);
+  asio::dispatch(immediate, delivery<std::decay_t<Handler>, Args...>(std::move(handler), std::move(args)...));
+#else
+  asio::post(executor, delivery<std::decay_t<Handler>, Args...>(std::move(handler), std::move(args)...));
+#endif
+}
+
+/// Makes the node of a suspended operation with the handler's allocator, or with recycled memory.
+template <typename Node, typename Handler, typename... Args>
+std::shared_ptr<Node> make_node(Handler&& handler, Args&&... args) {
+  auto allocator = asio::get_associated_allocator(handler, asio::recycling_allocator<void>());
+  return std::allocate_shared<Node>(allocator, std::move(handler), std::forward<Args>(args)...);
+}
+
+/// Calls `state->cancel(node)` when the handler's cancellation slot is emitted, as long as both still exist.
+template <typename State, typename Node>
+void connect_cancellation(asio::cancellation_slot slot, const std::shared_ptr<State>& state,
+                          const std::shared_ptr<Node>& node) {
+  if (!slot.is_connected()) return;
+  slot.assign([weak_state = std::weak_ptr<State>(state), weak_node = std::weak_ptr<Node>(node)](asio::cancellation_type type) {
+    if (type == asio::cancellation_type::none) return;
+    auto live_state = weak_state.lock();
+    auto live_node = weak_node.lock();
+    if (live_state && live_node) live_state->cancel(std::move(live_node));
+  });
+}
+
+}  // namespace detail
+
+ROSTER_END_NAMESPACE

@@ -1,0 +1,99 @@
+#pragma once
+
+#include <roster/version.hpp>
+
+#include <atomic>
+#include <iterator>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+namespace detail {
+
+/// Called before each thread is made. The tests' seam: what it throws is what a failed creation would.
+inline std::atomic<void (*)()> before_thread_creation{nullptr};
+
+/// Threads, joined by somebody who may wait: the next thread of the group, or whoever destroys the owner.
+class thread_group : public std::enable_shared_from_this<thread_group> {
+  struct member;
+
+ public:
+  using handle = std::shared_ptr<member>;
+
+  thread_group() = default;
+  thread_group(const thread_group&) = delete;
+  thread_group& operator=(const thread_group&) = delete;
+
+  /// Runs `body` on a new thread, which first joins the threads of the group that have ended. Throws what `std::thread` throws.
+  template <typename Body>
+  handle launch(Body body) {
+    if (auto* seam = before_thread_creation.load()) seam();
+    auto fresh = std::make_shared<member>();
+    std::list<handle> entry(1, fresh);
+    fresh->thread = std::thread([group = shared_from_this(), fresh, body = std::move(body)]() mutable {
+      group->join_ended();
+      {
+        auto local = std::move(body);
+        local();
+      }
+      fresh->ended = true;
+    });
+    std::lock_guard lock(mutex_);  // short:
+    members_.splice(members_.end(), entry);
+    return fresh;
+  }
+
+  /// Joins one thread, if nobody has. A thread that calls this for itself stays in the group, for others to join.
+  void join(const handle& thread) noexcept {
+    if (thread->thread.get_id() == std::this_thread::get_id()) return;
+    for (auto& each : take([&](const member& m) { return &m == thread.get(); }))
+      join(*each);
+  }
+
+  /// Joins every thread. A member that calls this itself is let go: no thread can wait for its own end.
+  void join_all() noexcept {
+    for (auto& each : take([](const member&) { return true; }))
+      join(*each);
+  }
+
+ private:
+  struct member {
+    std::thread thread;
+    std::atomic<bool> ended{false};
+  };
+
+  void join_ended() noexcept {
+    for (auto& each : take([](const member& m) { return m.ended.load(); }))
+      join(*each);
+  }
+
+  static void join(member& m) noexcept {
+    if (m.thread.get_id() == std::this_thread::get_id())
+      m.thread.detach();
+    else
+      m.thread.join();  // blocks: a thread of the group, or the one that destroys the owner
+  }
+
+  template <typename Predicate>
+  std::list<handle> take(Predicate wanted) noexcept {
+    std::list<handle> taken;
+    std::lock_guard lock(mutex_);  // short:
+    for (auto i = members_.begin(); i != members_.end();) {
+      auto next = std::next(i);
+      if (wanted(**i)) taken.splice(taken.end(), members_, i);
+      i = next;
+    }
+    return taken;
+  }
+
+  std::mutex mutex_;
+  std::list<handle> members_;
+};
+
+}  // namespace detail
+
+ROSTER_END_NAMESPACE

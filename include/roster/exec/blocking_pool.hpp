@@ -1,0 +1,195 @@
+#pragma once
+
+#include <roster/detail/call_task.hpp>
+#include <roster/detail/task_queue.hpp>
+#include <roster/detail/thread_group.hpp>
+
+#include <boost/asio/system_executor.hpp>
+
+#include <cstddef>
+#include <memory>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+namespace detail {
+
+template <typename Handler>
+class pending_rest final : public rest_waiter {
+ public:
+  pending_rest(Handler&& handler, const asio::any_io_executor& fallback) : pending_(std::move(handler), fallback) {}
+
+  const Handler& handler() const noexcept { return pending_.handler(); }
+
+  void complete(std::shared_ptr<rest_waiter> self, error_code code) noexcept override { pending_.post(std::move(self), code); }
+
+ private:
+  pending_handler<Handler, error_code> pending_;
+};
+
+/// Completes when a stopped queue has come to rest.
+template <typename Token>
+auto async_rest(std::shared_ptr<task_queue> queue, asio::any_io_executor fallback, Token&& token) {
+  return asio::async_initiate<Token, void(error_code)>(
+      []<typename Handler>(Handler&& handler, std::shared_ptr<task_queue> target, asio::any_io_executor home) {
+        auto node = make_node<pending_rest<std::decay_t<Handler>>>(std::forward<Handler>(handler), home);
+        connect_cancellation(asio::get_associated_cancellation_slot(node->handler()), target,
+                             std::shared_ptr<rest_waiter>(node));
+        target->notify_at_rest(std::move(node));
+      },
+      token, std::move(queue), std::move(fallback));
+}
+
+}  // namespace detail
+
+/// A fixed number of threads for work that blocks or computes: inference, file reads, decompression.
+///
+/// `threads` calls run, `queue_limit` more are queued, and whoever comes then waits for admission, in order; `try_run` is
+/// refused instead. The pool is an owner with a definite end: what still uses it afterwards gets `stopped`. It must not be
+/// destroyed by a loop that running work waits for. Handlers must be able to reach their context: destroy the pool before the
+/// contexts of its callers.
+///
+/// Completing a call posts its handler; when memory for that cannot be had the program terminates, since there is nobody left
+/// to tell.
+///
+/// Work that starts further work on its own pool and blocks until that has run can wait for ever once all threads do so; post
+/// it, or await it from a coroutine, instead.
+///
+/// **Thread safety**: all members but the destructor may be called concurrently, from any thread.
+///
+///     roster::blocking_pool pool{4};
+///     auto text = co_await pool.run(read_file, path);
+class blocking_pool {
+ public:
+  /// How many calls are queued before the next ones wait for admission, unless told otherwise.
+  static constexpr std::size_t default_queue_limit = 1024;
+
+  /// Starts `threads` threads, at least one. Throws what `std::thread` throws, with every thread joined that had started.
+  explicit blocking_pool(std::size_t threads, std::size_t queue_limit = default_queue_limit)
+      : queue_(std::make_shared<detail::task_queue>(check(threads), queue_limit)),
+        threads_(std::make_shared<detail::thread_group>()) {
+    try {
+      for (std::size_t i = 0; i < threads; ++i)
+        threads_->launch([queue = queue_] { queue->serve(); });
+    } catch (...) {
+      shut_down();
+      throw;
+    }
+  }
+
+  blocking_pool(const blocking_pool&) = delete;
+  blocking_pool& operator=(const blocking_pool&) = delete;
+
+  /// Fails whatever has not started with `stopped`, raises the stop flag of what runs, and joins the threads. Blocks until
+  /// running work has returned. Called on a thread of the pool, it lets that one thread go instead of waiting for itself.
+  ~blocking_pool() { shut_down(); }
+
+  /// Runs `function(arguments...)`, or `function(run_context&, arguments...)`, on a thread of the pool.
+  ///
+  /// Callable and arguments are moved or copied in, and destroyed before the caller resumes: on the pool's thread if the call
+  /// started, on the cancelling thread if not. All of them, and the result, may be move-only; a reference is returned as
+  /// `std::reference_wrapper`. g++ 12 needs a callable with captures to be named first, and passed as lvalue.
+  ///
+  /// **Completion**: with the result, when the call has returned.
+  /// **Executor**: resumes on the coroutine's own.
+  /// **Cancellation**: terminal. A call that has not started is removed at once. One that runs sees the stop flag of its
+  /// `run_context` and completes, with its own outcome, when it returns: what it refers to stays valid until then.
+  /// **Errors**: whatever the call throws; `operation_aborted`; `stopped`.
+  template <typename F, typename... Args>
+  requires(!std::same_as<std::remove_cvref_t<F>, call_options>) [[nodiscard]] auto run(F&& function, Args&&... arguments) {
+    ROSTER_CHECK_CALLABLE(F);
+    return detail::call<detail::on_cancel::wait>(
+        queue_, std::nullopt, detail::entry::wait_for_room,
+        detail::bind_work(std::forward<F>(function), std::forward<Args>(arguments)...));
+  }
+
+  /// The same, with a deadline: a call that has not started by then fails with `deadline_exceeded` when its turn comes.
+  template <typename F, typename... Args>
+  [[nodiscard]] auto run(const call_options& options, F&& function, Args&&... arguments) {
+    ROSTER_CHECK_CALLABLE(F);
+    return detail::call<detail::on_cancel::wait>(
+        queue_, options.deadline(), detail::entry::wait_for_room,
+        detail::bind_work(std::forward<F>(function), std::forward<Args>(arguments)...));
+  }
+
+  /// Like `run`, for work that owns everything it touches: when cancelled it completes at once, even while it runs. The thread
+  /// stays taken until the work returns; its result is dropped.
+  template <typename F, typename... Args>
+  [[nodiscard]] auto run_detachable(const call_options& options, F&& function, Args&&... arguments) {
+    ROSTER_CHECK_CALLABLE(F);
+    return detail::call<detail::on_cancel::detach>(
+        queue_, options.deadline(), detail::entry::wait_for_room,
+        detail::bind_work(std::forward<F>(function), std::forward<Args>(arguments)...));
+  }
+
+  /// Like `run`, but never waits for admission: with all threads busy and the queue full it fails with `queue_full`.
+  template <typename F, typename... Args>
+  [[nodiscard]] auto try_run(F&& function, Args&&... arguments) {
+    ROSTER_CHECK_CALLABLE(F);
+    return detail::call<detail::on_cancel::wait>(
+        queue_, std::nullopt, detail::entry::only_if_room,
+        detail::bind_work(std::forward<F>(function), std::forward<Args>(arguments)...));
+  }
+
+  /// `run` for any completion token. Handler signature: `void(std::exception_ptr, R)`, `void(std::exception_ptr)` if `R` is
+  /// void; `R` must be default-constructible.
+  ///
+  /// **Completion**: exactly once, never inside this call.
+  /// **Executor**: the handler's associated executor, the system executor by default.
+  /// **Cancellation**: terminal, partial and total, with the effect described for `run`.
+  /// **Errors**: as `run`.
+  template <typename F, typename Token>
+  [[nodiscard]] auto async_run(F&& function, Token&& token) {
+    ROSTER_CHECK_CALLABLE(F);
+    return detail::async_call<detail::on_cancel::wait, false>(
+        queue_, asio::system_executor(), std::nullopt, detail::entry::wait_for_room,
+        detail::bind_work(std::forward<F>(function)), std::forward<Token>(token));
+  }
+
+  /// Refuses new calls, fails queued ones with `stopped`, and waits for running ones to finish. Never blocks; may be called
+  /// again.
+  ///
+  /// **Completion**: when nothing runs any more.
+  /// **Cancellation**: terminal; ends the wait, not the stopping.
+  /// **Errors**: `operation_aborted`.
+  template <typename Executor = asio::any_io_executor>
+  [[nodiscard]] asio::awaitable<void, Executor> stop() {
+    queue_->stop();
+    return detail::async_rest(queue_, asio::any_io_executor(), asio::use_awaitable_t<Executor>());
+  }
+
+  /// `stop` for any completion token. Handler signature: `void(error_code)`.
+  template <typename Token>
+  [[nodiscard]] auto async_stop(Token&& token) {
+    queue_->stop();
+    return detail::async_rest(queue_, asio::system_executor(), std::forward<Token>(token));
+  }
+
+  /// The number of calls that run now.
+  std::size_t running() const noexcept { return queue_->count().running; }
+
+  /// The number of calls that are queued now.
+  std::size_t queued() const noexcept { return queue_->count().queued; }
+
+  /// The number of calls that wait for admission now.
+  std::size_t waiting() const noexcept { return queue_->count().waiting; }
+
+  /// What placements share: calls made through it fail with `stopped` once the pool is gone.
+  const std::shared_ptr<detail::task_queue>& shared_queue() const noexcept { return queue_; }
+
+ private:
+  static std::size_t check(std::size_t threads) {
+    if (threads == 0) throw error(errc::invalid_argument, "blocking_pool: needs at least one thread");
+    return threads;
+  }
+
+  void shut_down() noexcept {
+    queue_->close();
+    threads_->join_all();
+  }
+
+  std::shared_ptr<detail::task_queue> queue_;
+  std::shared_ptr<detail::thread_group> threads_;
+};
+
+ROSTER_END_NAMESPACE

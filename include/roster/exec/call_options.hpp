@@ -1,0 +1,86 @@
+#pragma once
+
+#include <roster/version.hpp>
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+/// Where a model lives: an opaque name that only the engine interprets, such as `cpu` or `cuda:0`.
+class device {
+ public:
+  /// The engine's own choice.
+  device() {}
+
+  /// The device that the engine knows as `name`.
+  device(std::string name) : name_(std::move(name)) {}
+
+  /// The device that the engine knows as `name`.
+  device(const char* name) : name_(name) {}
+
+  /// The name; empty for the engine's own choice.
+  const std::string& name() const noexcept { return name_; }
+
+  /// Devices are the same when their names are.
+  friend bool operator==(const device&, const device&) = default;
+
+ private:
+  std::string name_;
+};
+
+/// What every call can ask for, whatever the model.
+class call_options {
+ public:
+  /// When a call is no longer wanted. Steady: a change of the wall clock does not move it.
+  using time_point = std::chrono::steady_clock::time_point;
+
+  /// No deadline, any device.
+  call_options() {}
+
+  /// Work that has not started by then fails with `deadline_exceeded`; work that runs can read it from its `run_context`.
+  call_options& deadline(time_point when) {
+    deadline_ = when;
+    return *this;
+  }
+
+  /// The call must run on `where`; a worker that lives elsewhere fails it with `device_mismatch`.
+  call_options& on(device where) {
+    device_ = std::move(where);
+    return *this;
+  }
+
+  /// The deadline, if there is one.
+  const std::optional<time_point>& deadline() const noexcept { return deadline_; }
+
+  /// The device asked for, if one is.
+  const std::optional<roster::device>& on() const noexcept { return device_; }
+
+ private:
+  std::optional<time_point> deadline_;
+  std::optional<roster::device> device_;
+};
+
+/// Base of options that add to `call_options`: its setters return the derived type, so that they chain.
+template <typename Derived>
+class call_options_for : public call_options {
+ public:
+  using call_options::deadline;
+  using call_options::on;
+
+  /// As `call_options::deadline`.
+  Derived& deadline(time_point when) {
+    call_options::deadline(when);
+    return static_cast<Derived&>(*this);
+  }
+
+  /// As `call_options::on`.
+  Derived& on(device where) {
+    call_options::on(std::move(where));
+    return static_cast<Derived&>(*this);
+  }
+};
+
+ROSTER_END_NAMESPACE

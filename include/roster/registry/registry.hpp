@@ -1,0 +1,326 @@
+#pragma once
+
+#include <roster/detail/async_coroutine.hpp>
+#include <roster/detail/home_executor.hpp>
+#include <roster/detail/registry_entry.hpp>
+#include <roster/registry/lease.hpp>
+#include <roster/registry/loader.hpp>
+#include <roster/sync/shared_mutex.hpp>
+
+#include <boost/system/result.hpp>
+#include <boost/unordered/unordered_flat_map.hpp>
+
+#include <algorithm>
+#include <concepts>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+ROSTER_BEGIN_NAMESPACE
+
+/// What a registry tells of one of its models.
+struct registered_model {
+  std::string key;         ///< what it is looked up by
+  model_info info;         ///< what is known about it
+  load_state state;        ///< how far it is
+  std::string last_error;  ///< why the last load failed, empty if none did
+  bool builtin;            ///< one of the registry's defaults
+};
+
+namespace detail {
+
+struct key_hash : std::hash<std::string_view> {
+  using is_transparent = void;
+};
+
+template <typename Capability>
+using entry_map =
+    boost::unordered_flat_map<std::string, std::shared_ptr<registry_entry<Capability>>, key_hash, std::equal_to<>>;
+
+/// What a registry shares with the lookups under way.
+template <typename Capability>
+struct registry_state {
+  using entry_ptr = std::shared_ptr<registry_entry<Capability>>;
+
+  explicit registry_state(const asio::any_io_executor& executor) : mutex(executor) {}
+
+  /// Under a lock, shared at least.
+  const entry_ptr* find(std::string_view key) const {
+    if (auto found = entries.find(key); found != entries.end()) return &found->second;
+    if (auto found = defaults.find(key); found != defaults.end()) return &found->second;
+    return nullptr;
+  }
+
+  async_shared_mutex mutex;
+  entry_map<Capability> entries;   // guarded by `mutex`
+  entry_map<Capability> defaults;  // never changes
+};
+
+}  // namespace detail
+
+/// The models of one capability, by key.
+///
+/// A lookup never waits for a load that it did not ask for, and never blocks a thread; a slow load delays nobody else. Models
+/// are loaded when they are first needed, once, however many callers wait; after a failure the next lookup tries again. Keys
+/// are arbitrary bytes, at least one.
+///
+/// Built-in models, given at construction, show wherever no other model is registered under their key.
+///
+/// Destroying the registry leaves leases, and lookups under way, unharmed.
+///
+/// **Thread safety**: all members but the destructor may be called concurrently, from any thread.
+///
+///     roster::registry<roster::image_embedding> encoders{executor};
+///     co_await encoders.add("digits", roster::pooled(pool, make_encoder));
+///     auto encoder = co_await encoders.get("digits");
+template <capability Capability>
+class registry {
+ public:
+  /// What the registry holds.
+  using model_type = typename Capability::model;
+
+  /// Shared ownership of a model.
+  using model_ptr = std::shared_ptr<model_type>;
+
+  /// What a lookup returns.
+  using lease_type = lease<Capability>;
+
+  /// A registry whose loaders run on `executor`, with `builtin` to fall back on.
+  explicit registry(asio::any_io_executor executor, const builtin_models<Capability>& builtin = builtin_models<Capability>())
+      : state_(std::make_shared<state>(executor)), home_(detail::make_home(executor)) {
+    for (const auto& each : builtin) {
+      check(each.key);
+      if (!state_->defaults.try_emplace(each.key, make_entry(each.key, each.info, each.loader)).second) throw taken(each.key);
+    }
+  }
+
+  /// The same, on the executor of `context`.
+  explicit registry(detail::execution_context_like auto& context,
+                    const builtin_models<Capability>& builtin = builtin_models<Capability>())
+      : registry(asio::any_io_executor(context.get_executor()), builtin) {}
+
+  registry(const registry&) = delete;
+  registry& operator=(const registry&) = delete;
+
+  /// Registers a model that is ready. It is destroyed where its last lease drops.
+  ///
+  /// **Completion**: when it can be found.
+  /// **Executor**: resumes on the coroutine's own.
+  /// **Cancellation**: terminal; nothing is registered then.
+  /// **Errors**: `already_exists`; `invalid_argument` for an empty key or a null model; `operation_aborted`.
+  [[nodiscard]] asio::awaitable<void> add(std::string_view key, model_ptr model) {
+    return insert(state_, check(key), make_entry(std::move(model)));
+  }
+
+  /// The same, for a model that must be destroyed on `destroy_on`, wherever its last lease drops.
+  [[nodiscard]] asio::awaitable<void> add(std::string_view key, model_ptr model, asio::any_io_executor destroy_on) {
+    return insert(state_, check(key), make_entry(destroyed_on(destroy_on, std::move(model))));
+  }
+
+  /// Registers a model that `loader` makes when it is first needed. In all else like the other forms.
+  [[nodiscard]] asio::awaitable<void> add(std::string_view key, model_info info, model_loader<Capability> loader) {
+    return insert(state_, check(key), make_entry(key, std::move(info), std::move(loader)));
+  }
+
+  /// Registers a model that a placement makes when it is first needed. In all else like the other forms.
+  template <placement_for<Capability> Placement>
+  [[nodiscard]] asio::awaitable<void> add(std::string_view key, const Placement& placement) {
+    return add(key, placement.info(), placement.template loader<Capability>());
+  }
+
+  /// Swaps the model under a key. Leases of the old one stay valid, and calls made through them run there.
+  ///
+  /// **Completion**: when lookups find the new one.
+  /// **Cancellation**: terminal; the old one stays then.
+  /// **Errors**: `not_found` if no model is registered under the key, built-in ones aside; as `add`.
+  [[nodiscard]] asio::awaitable<void> replace(std::string_view key, model_ptr model) {
+    return exchange(state_, check(key), make_entry(std::move(model)));
+  }
+
+  /// The same, with a model that is loaded first: the old one serves until then, and stays if the load fails.
+  /// Adds the error `load_failed`.
+  [[nodiscard]] asio::awaitable<void> replace(std::string_view key, model_info info, model_loader<Capability> loader) {
+    return exchange(state_, check(key), make_entry(key, std::move(info), std::move(loader)));
+  }
+
+  /// The same, with a model that a placement makes first.
+  template <placement_for<Capability> Placement>
+  [[nodiscard]] asio::awaitable<void> replace(std::string_view key, const Placement& placement) {
+    return replace(key, placement.info(), placement.template loader<Capability>());
+  }
+
+  /// Removes what was registered under a key; a built-in model of that key shows again. Leases stay valid, loads under way go
+  /// on for those who wait for them. False if there was nothing to remove.
+  ///
+  /// **Cancellation**: terminal; nothing is removed then.
+  /// **Errors**: `operation_aborted`.
+  [[nodiscard]] asio::awaitable<bool> remove(std::string_view key) { return erase(state_, std::string(key)); }
+
+  /// Whether a lookup of `key` would find a model, loaded or not.
+  [[nodiscard]] asio::awaitable<bool> contains(std::string_view key) { return find(state_, std::string(key)); }
+
+  /// All models, sorted by key.
+  [[nodiscard]] asio::awaitable<std::vector<registered_model>> list() { return list(state_); }
+
+  /// Looks a model up, and loads it if that is needed.
+  ///
+  /// **Completion**: with a lease; at once, without suspending, when the model is loaded and the registry is not being changed.
+  /// **Executor**: resumes on the coroutine's own; the loader runs on the registry's.
+  /// **Cancellation**: terminal; the load goes on if others wait for it.
+  /// **Errors**: `not_found`; `load_error`, which holds what the loader threw; `operation_aborted`.
+  [[nodiscard]] asio::awaitable<lease_type> get(std::string_view key) {
+    if (auto found = try_get(key)) return ready(std::move(*found));
+    return look_up(state_, std::string(key), nullptr);
+  }
+
+  /// `get` for any completion token. Handler signature: `void(std::exception_ptr, lease)`.
+  ///
+  /// **Completion**: exactly once, never inside this call.
+  /// **Executor**: the handler's associated executor, the registry's by default.
+  /// **Cancellation**: terminal; as `get`.
+  /// **Errors**: as `get`.
+  template <typename Token>
+  [[nodiscard]] auto async_get(std::string_view key, Token&& token) {
+    return detail::async_coroutine(get_executor(), get(key), std::forward<Token>(token));
+  }
+
+  /// Looks a model up without ever waiting.
+  ///
+  /// **Errors**: `would_block` while the registry is being changed; `not_loaded`; `not_found`.
+  [[nodiscard]] boost::system::result<lease_type> try_get(std::string_view key) const {
+    const detail::brief_shared_lock lock(state_->mutex);
+    if (!lock) return make_error_code(errc::would_block);
+    const auto* entry = state_->find(key);
+    if (!entry) return make_error_code(errc::not_found);
+    const auto* model = (*entry)->try_get();
+    if (!model) return make_error_code(errc::not_loaded);
+    return lease_type(*model);
+  }
+
+  /// Loads a model, if that is needed, for those who will look it up. In all else like `get`.
+  [[nodiscard]] asio::awaitable<void> preload(std::string_view key) { return preload(get(key)); }
+
+  /// The executor that loaders run on.
+  const asio::any_io_executor& get_executor() const noexcept { return home_->get(); }
+
+ private:
+  friend class load_context;
+
+  using state = detail::registry_state<Capability>;
+  using state_ptr = std::shared_ptr<state>;
+  using entry_type = detail::registry_entry<Capability>;
+  using entry_ptr = std::shared_ptr<entry_type>;
+
+  static error taken(std::string_view key) { return {errc::already_exists, '\'' + std::string(key) + '\''}; }
+  static error unknown(std::string_view key) { return {errc::not_found, '\'' + std::string(key) + '\''}; }
+
+  static std::string check(std::string_view key) {
+    if (key.empty()) throw error(errc::invalid_argument, "a key cannot be empty");
+    return std::string(key);
+  }
+
+  static entry_ptr make_entry(model_ptr model) {
+    if (!model) throw error(errc::invalid_argument, "a model cannot be null");
+    return std::make_shared<entry_type>(std::move(model));
+  }
+
+  entry_ptr make_entry(std::string_view key, model_info info, model_loader<Capability> loader) const {
+    return std::make_shared<entry_type>(std::string(key), std::move(info), std::move(loader), home_);
+  }
+
+  /// The same model under an ownership of its own, whose end posts the original's to `executor`, unless that has died.
+  static model_ptr destroyed_on(const asio::any_io_executor& executor, model_ptr model) {
+    if (!model) return nullptr;
+    auto* raw = model.get();
+    model_ptr owner(raw, [home = detail::make_home(executor), original = std::move(model)](model_type*) mutable {
+      auto last = std::move(original);  // not left in here: the model itself has a weak reference to this
+      if (home->get()) asio::post(home->get(), [last = std::move(last)] {});
+    });
+    if constexpr (std::derived_from<model_type, basic_model>) raw->owned_by(owner);
+    return owner;
+  }
+
+  static asio::awaitable<lease_type> ready(lease_type found) { co_return found; }
+
+  static asio::awaitable<void> preload(asio::awaitable<lease_type> lookup) { (void)co_await std::move(lookup); }
+
+  asio::awaitable<lease_type> get_for(const detail::load_node& asker, std::string_view key) {
+    return look_up(state_, std::string(key), &asker);
+  }
+
+  static asio::awaitable<lease_type> look_up(state_ptr self, std::string key, const detail::load_node* asker) {
+    auto found = co_await locate(self, key);
+    if (!found) throw unknown(key);
+    std::optional<detail::load_graph::wait> wait;
+    if (asker && found->node() && !found->try_get()) wait.emplace(*asker, *found->node());
+    auto model = co_await entry_type::load(std::move(found));
+    co_return lease_type(std::move(model));
+  }
+
+  static asio::awaitable<entry_ptr> locate(state_ptr self, const std::string& key) {
+    const auto guard = co_await self->mutex.lock_shared();
+    const auto* found = self->find(key);
+    co_return found ? *found : nullptr;
+  }
+
+  static asio::awaitable<bool> find(state_ptr self, std::string key) {
+    const auto found = co_await locate(std::move(self), key);
+    co_return found != nullptr;
+  }
+
+  static asio::awaitable<void> insert(state_ptr self, std::string key, entry_ptr fresh) {
+    const auto guard = co_await self->mutex.lock();
+    if (!self->entries.try_emplace(key, std::move(fresh)).second) throw taken(key);
+  }
+
+  static asio::awaitable<void> exchange(state_ptr self, std::string key, entry_ptr fresh) {
+    {
+      const auto guard = co_await self->mutex.lock_shared();
+      if (!self->entries.contains(key)) throw unknown(key);  // now, rather than after a long load; asked again below
+    }
+    (void)co_await entry_type::load(fresh);
+    entry_ptr old;  // destroyed after the guard
+    const auto guard = co_await self->mutex.lock();
+    const auto found = self->entries.find(key);
+    if (found == self->entries.end()) throw unknown(key);
+    old = std::exchange(found->second, std::move(fresh));
+  }
+
+  static asio::awaitable<bool> erase(state_ptr self, std::string key) {
+    entry_ptr old;  // destroyed after the guard
+    const auto guard = co_await self->mutex.lock();
+    const auto found = self->entries.find(key);
+    if (found == self->entries.end()) co_return false;
+    old = std::move(found->second);
+    self->entries.erase(found);
+    co_return true;
+  }
+
+  static asio::awaitable<std::vector<registered_model>> list(state_ptr self) {
+    std::vector<std::pair<std::string, entry_ptr>> all;
+    std::size_t registered = 0;
+    {
+      const auto guard = co_await self->mutex.lock_shared();
+      all.assign(self->entries.begin(), self->entries.end());
+      registered = all.size();
+      for (const auto& each : self->defaults)
+        if (!self->entries.contains(each.first)) all.push_back(each);
+    }
+    std::vector<registered_model> rows;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const auto& [key, model] = all[i];
+      rows.push_back({key, model->info(), model->state(), model->last_error(), i >= registered});
+    }
+    std::ranges::sort(rows, {}, &registered_model::key);
+    co_return rows;
+  }
+
+  const state_ptr state_;
+  const std::shared_ptr<const detail::home_executor> home_;
+};
+
+ROSTER_END_NAMESPACE

@@ -1,0 +1,95 @@
+#pragma once
+
+#include <roster/capability/capability.hpp>
+#include <roster/detail/engine_worker.hpp>
+#include <roster/detail/made_in_place.hpp>
+#include <roster/detail/placed_model.hpp>
+#include <roster/registry/loader.hpp>
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+/// Places an engine on a thread of its own, for engines that may be touched from one thread only.
+///
+/// Loading starts the thread, which makes the engine with `factory()`, or with `factory(const device&)`, and later destroys it.
+/// With a factory that takes a device and no default device, that waits for the first call, whose device it gets. One call runs
+/// at a time, `queue_limit` wait, in order, and those beyond are refused with `queue_full`. A call for another device than the
+/// engine's fails with `device_mismatch`.
+///
+/// The thread ends when the last lease and the last stream have dropped; it is joined by the next such thread, or by the
+/// destructor of the registry's context.
+///
+///     co_await painters.add("flux.1-schnell", roster::pinned(make_painter, "cuda:0"));
+template <typename Factory>
+class pinned {
+ public:
+  /// How many calls wait, unless told otherwise.
+  static constexpr std::size_t default_queue_limit = 1024;
+
+  /// What the factory makes.
+  using engine_type = detail::made_by<Factory>;
+
+  /// An engine made by `factory`.
+  template <typename F>
+  requires(!std::same_as<std::remove_cvref_t<F>, pinned>) explicit pinned(F&& factory) : factory_(std::forward<F>(factory)) {
+    ROSTER_CHECK_CALLABLE(F);
+  }
+
+  /// An engine made by `factory` on `default_device`.
+  template <typename F>
+  pinned(F&& factory, device default_device) : factory_(std::forward<F>(factory)), device_(std::move(default_device)) {
+    ROSTER_CHECK_CALLABLE(F);
+  }
+
+  /// The number of calls that may wait for the engine.
+  pinned& queue_limit(std::size_t calls) {
+    queue_limit_ = calls;
+    return *this;
+  }
+
+  /// What is known about the model before it is loaded.
+  pinned& info(model_info known) {
+    info_ = std::move(known);
+    return *this;
+  }
+
+  /// What is known about the model before it is loaded.
+  const model_info& info() const noexcept { return info_; }
+
+  /// How a registry loads the model.
+  template <capability Capability>
+  model_loader<Capability> loader() const {
+    static_assert(engine_for<engine_type, Capability>, "the factory's result is no engine for this capability");
+    const auto load = [self = *this](load_context& context) { return make<Capability>(self, context.get_executor()); };
+    return model_loader<Capability>(load);
+  }
+
+ private:
+  using runner = detail::engine_worker<engine_type>;
+
+  template <typename Capability>
+  static asio::awaitable<std::shared_ptr<typename Capability::model>> make(pinned self, asio::any_io_executor executor) {
+    auto factory = std::make_shared<detail::state_factory_of<engine_type, Factory>>(std::move(self.factory_));
+    auto worker = std::make_shared<runner>(executor, std::move(factory), self.device_.value_or(device()), self.queue_limit_);
+    if (self.device_ || !detail::device_factory<Factory>) self.info_ = co_await runner::start(worker, std::move(self.info_));
+    co_return detail::make_placed_model<Capability>(std::move(self.info_), std::move(worker));
+  }
+
+  Factory factory_;
+  std::optional<device> device_;
+  std::size_t queue_limit_ = default_queue_limit;
+  model_info info_;
+};
+
+template <typename F>
+pinned(F&&) -> pinned<std::decay_t<F>>;
+
+template <typename F>
+pinned(F&&, device) -> pinned<std::decay_t<F>>;
+
+ROSTER_END_NAMESPACE

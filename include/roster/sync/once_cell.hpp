@@ -1,0 +1,155 @@
+#pragma once
+
+#include <roster/detail/cell_state.hpp>
+#include <roster/detail/pending_handler.hpp>
+
+#include <functional>
+#include <memory>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+ROSTER_BEGIN_NAMESPACE
+
+/// A value that is made the first time somebody asks for it: once, however many coroutines ask.
+///
+/// The first caller's initialiser runs; everybody who asks before it has ended joins its *flight* and gets the same value or
+/// the same exception. After a failure the cell is empty again, and the next call starts a new flight. The flight belongs to
+/// all who wait for it: one caller's cancellation detaches that caller; only when the last one has left is the initialiser
+/// cancelled. A call that arrives before a cancelled initialiser has ended waits for that end, takes its value if there is one
+/// after all, and otherwise starts a flight of its own; initialisers never overlap.
+///
+/// Flights run on a strand of the cell's executor. An initialiser that awaits its own cell directly gets `would_deadlock`.
+/// The value lives until the cell, and everybody who got it, is gone. `T` may be `void`.
+///
+/// Starting a flight posts to the strand, and completing a waiter posts its handler; when memory for that cannot be had the
+/// program terminates, since there is nobody left to tell.
+///
+/// **Thread safety**: all members may be called concurrently, from any thread.
+///
+///     roster::async_once_cell<config> cell{executor};
+///     auto settings = co_await cell.get_or_init(read_config, path);
+template <typename T>
+class async_once_cell {
+  using stored_type = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
+
+ public:
+  /// What a caller gets: shared ownership of the value; never null.
+  using value_type = std::shared_ptr<const stored_type>;
+
+  /// An empty cell whose flights run on `executor`.
+  explicit async_once_cell(asio::any_io_executor executor)
+      : state_(detail::make_closable<detail::cell_state<stored_type>>(executor)) {}
+
+  /// An empty cell whose flights run on the executor of `context`.
+  explicit async_once_cell(detail::execution_context_like auto& context) : async_once_cell(context.get_executor()) {}
+
+  async_once_cell(const async_once_cell&) = delete;
+  async_once_cell& operator=(const async_once_cell&) = delete;
+
+  /// Whoever waits is told `operation_aborted`; a running initialiser is cancelled and its value dropped.
+  ~async_once_cell() { state_->close(); }
+
+  /// The value if it is there, else null. One atomic load. The pointer is valid as long as the cell.
+  const stored_type* try_get() const noexcept { return state_->try_get(); }
+
+  /// The value, made by `initialise(arguments...)` if need be, which returns `asio::awaitable<T>`. Callable and arguments are
+  /// copied or moved into the flight.
+  ///
+  /// **Completion**: with the value; at once, without suspending, when it is there.
+  /// **Executor**: resumes on the coroutine's own; the initialiser runs on a strand of the cell's.
+  /// **Cancellation**: terminal; detaches this caller.
+  /// **Errors**: whatever the initialiser throws; `operation_aborted` when cancelled or when the cell, or its context, is
+  /// destroyed; `would_deadlock` when called by the initialiser.
+  template <typename Initialise, typename... Args>
+  [[nodiscard]] asio::awaitable<value_type> get_or_init(Initialise&& initialise, Args&&... arguments) {
+    ROSTER_CHECK_CALLABLE(Initialise);
+    if (auto value = state_->value()) return ready(std::move(value));
+    return start(state_, make_flight(std::forward<Initialise>(initialise), std::forward<Args>(arguments)...),
+                 asio::use_awaitable);
+  }
+
+  /// The same for any completion token. Handler signature: `void(std::exception_ptr, value_type)`.
+  ///
+  /// **Completion**: exactly once, never inside this call.
+  /// **Executor**: the handler's associated executor, the cell's by default.
+  /// **Cancellation**: terminal, partial and total; detaches this caller.
+  /// **Errors**: as `get_or_init`.
+  template <typename Initialise, typename Token>
+  [[nodiscard]] auto async_get_or_init(Initialise&& initialise, Token&& token) {
+    ROSTER_CHECK_CALLABLE(Initialise);
+    return start(state_, make_flight(std::forward<Initialise>(initialise)), std::forward<Token>(token));
+  }
+
+ private:
+  using state_ptr = std::shared_ptr<detail::cell_state<stored_type>>;
+  using flight_ptr = std::shared_ptr<detail::flight<stored_type>>;
+
+  template <typename Initialise, typename... Args>
+  class flight final : public detail::flight<stored_type> {
+   public:
+    template <typename I, typename... As>
+    explicit flight(I&& initialise, As&&... arguments)
+        : initialise_(std::forward<I>(initialise)), arguments_(std::forward<As>(arguments)...) {}
+
+    asio::awaitable<stored_type> start() override {
+      if constexpr (std::is_void_v<T>) {
+        co_await call();
+        co_return std::monostate();
+      } else {
+        co_return co_await call();
+      }
+    }
+
+   private:
+    asio::awaitable<T> call() {
+      return std::apply([this](Args&... arguments) { return std::invoke(initialise_, std::move(arguments)...); }, arguments_);
+    }
+
+    Initialise initialise_;
+    std::tuple<Args...> arguments_;
+  };
+
+  template <typename Handler>
+  class pending_value final : public detail::cell_waiter<stored_type> {
+   public:
+    pending_value(Handler&& handler, const asio::any_io_executor& fallback, flight_ptr own)
+        : detail::cell_waiter<stored_type>(std::move(own)), pending_(std::move(handler), fallback) {}
+
+    const Handler& handler() const noexcept { return pending_.handler(); }
+
+    void complete(std::shared_ptr<detail::cell_waiter<stored_type>> self, std::exception_ptr failure,
+                  value_type value) noexcept override {
+      pending_.post(std::move(self), std::move(failure), std::move(value));
+    }
+
+   private:
+    detail::pending_handler<Handler, std::exception_ptr, value_type> pending_;
+  };
+
+  template <typename Initialise, typename... Args>
+  static flight_ptr make_flight(Initialise&& initialise, Args&&... arguments) {
+    return std::make_shared<flight<std::decay_t<Initialise>, std::decay_t<Args>...>>(std::forward<Initialise>(initialise),
+                                                                                     std::forward<Args>(arguments)...);
+  }
+
+  static asio::awaitable<value_type> ready(value_type value) { co_return value; }
+
+  template <typename Token>
+  static auto start(state_ptr state, flight_ptr own, Token&& token) {
+    return asio::async_initiate<Token, void(std::exception_ptr, value_type)>(
+        []<typename Handler>(Handler handler, state_ptr self, flight_ptr own_flight) {
+          auto node = detail::make_node<pending_value<std::decay_t<Handler>>>(std::forward<Handler>(handler), self->executor(),
+                                                                              std::move(own_flight));
+          const auto slot = asio::get_associated_cancellation_slot(node->handler());
+          detail::connect_cancellation(slot, self, node);
+          self->join(std::move(node), slot);
+        },
+        token, std::move(state), std::move(own));
+  }
+
+  const state_ptr state_;
+};
+
+ROSTER_END_NAMESPACE

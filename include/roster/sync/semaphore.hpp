@@ -1,0 +1,275 @@
+#pragma once
+
+#include <roster/detail/asio.hpp>
+#include <roster/detail/closing_service.hpp>
+#include <roster/detail/pending_handler.hpp>
+#include <roster/detail/shared_queue.hpp>
+
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+template <typename Executor>
+class basic_async_semaphore;
+
+namespace detail {
+
+class semaphore_state;
+
+class semaphore_waiter : public queue_node<semaphore_waiter> {
+ public:
+  semaphore_waiter() = default;
+  semaphore_waiter(const semaphore_waiter&) = delete;
+  semaphore_waiter& operator=(const semaphore_waiter&) = delete;
+  virtual ~semaphore_waiter() = default;
+  /// Posts the handler: with a permit of `owner`, or with an error and no permit.
+  virtual void complete(std::shared_ptr<semaphore_waiter> self, error_code code,
+                        std::shared_ptr<semaphore_state> owner) noexcept = 0;
+};
+
+/// The permits and the queue. A permit is free only while nobody waits, or while a release is handing permits on; so a
+/// waiter that leaves owes nobody a wake-up.
+class semaphore_state final : public closable {
+ public:
+  semaphore_state(const asio::any_io_executor& executor, std::size_t permits) : executor_(executor), available_(permits) {}
+
+  const asio::any_io_executor& executor() const noexcept { return executor_; }
+
+  std::size_t available() const noexcept {
+    std::lock_guard lock(mutex_);  // short:
+    return queue_.empty() ? available_ : 0;
+  }
+
+  bool try_acquire() noexcept {
+    std::lock_guard lock(mutex_);  // short:
+    return take();
+  }
+
+  void release() noexcept {
+    {
+      std::lock_guard lock(mutex_);  // short:
+      ++available_;
+      if (releasing_) return;
+      releasing_ = true;
+    }
+    // A loop, not a recursion: on an executor that was shut down the permit comes back from within `complete`.
+    while (auto next = next_granted())
+      tell(std::move(next), error_code(), shared());
+  }
+
+  void enqueue(std::shared_ptr<semaphore_waiter> node) noexcept {
+    const bool granted = [&] {
+      std::lock_guard lock(mutex_);  // short:
+      if (take()) return true;
+      if (!closed_) queue_.push_back(std::move(node));
+      return false;
+    }();
+    if (!node) return;
+    if (granted)
+      tell(std::move(node), error_code(), shared());
+    else
+      tell(std::move(node), asio::error::operation_aborted, nullptr);
+  }
+
+  void cancel(std::shared_ptr<semaphore_waiter> node) noexcept {
+    {
+      std::lock_guard lock(mutex_);  // short:
+      if (!node->queued()) return;
+      queue_.erase(*node);
+    }
+    tell(std::move(node), asio::error::operation_aborted, nullptr);
+  }
+
+  void close() noexcept {
+    auto waiters = [&] {
+      std::lock_guard lock(mutex_);  // short:
+      closed_ = true;
+      return std::move(queue_);
+    }();
+    while (auto node = waiters.pop_front())
+      tell(std::move(node), asio::error::operation_aborted, nullptr);
+  }
+
+  void context_closed() noexcept override {
+    close();
+    executor_ = nullptr;
+  }
+
+ private:
+  static void tell(std::shared_ptr<semaphore_waiter> node, error_code code, std::shared_ptr<semaphore_state> owner) noexcept {
+    auto& told = *node;
+    told.complete(std::move(node), code, std::move(owner));
+  }
+
+  std::shared_ptr<semaphore_state> shared() { return std::static_pointer_cast<semaphore_state>(shared_from_this()); }
+
+  bool take() noexcept {
+    if (available_ == 0 || !queue_.empty()) return false;
+    --available_;
+    return true;
+  }
+
+  std::shared_ptr<semaphore_waiter> next_granted() noexcept {
+    std::lock_guard lock(mutex_);  // short:
+    if (available_ > 0 && !queue_.empty()) {
+      --available_;
+      return queue_.pop_front();
+    }
+    releasing_ = false;
+    return nullptr;
+  }
+
+  asio::any_io_executor executor_;  // may be a strand, which must not outlive the context
+  mutable std::mutex mutex_;
+  std::size_t available_;
+  bool releasing_ = false;  // some release hands permits to waiters until one of the two runs out
+  bool closed_ = false;
+  shared_queue<semaphore_waiter> queue_;
+};
+
+}  // namespace detail
+
+/// One permit of an `async_semaphore`, given back by the destructor. Any thread may give it back; it may outlive the semaphore.
+class [[nodiscard]] semaphore_permit {
+ public:
+  /// Holds nothing.
+  semaphore_permit() = default;
+
+  /// Takes the permit over.
+  semaphore_permit(semaphore_permit&&) noexcept = default;
+
+  /// Gives its own permit back, takes the other over.
+  semaphore_permit& operator=(semaphore_permit&& other) noexcept {
+    if (this != &other) {
+      release();
+      state_ = std::move(other.state_);
+    }
+    return *this;
+  }
+  ~semaphore_permit() { release(); }
+
+  /// Whether there is a permit to give back.
+  bool owns_permit() const noexcept { return state_ != nullptr; }
+
+  /// Gives the permit back now, to the first waiter if there is one. Never runs a waiter's code.
+  void release() noexcept {
+    if (auto state = std::move(state_)) state->release();
+  }
+
+ private:
+  template <typename>
+  friend class basic_async_semaphore;
+
+  explicit semaphore_permit(std::shared_ptr<detail::semaphore_state> state) noexcept : state_(std::move(state)) {}
+
+  std::shared_ptr<detail::semaphore_state> state_;
+};
+
+/// Counted permits for coroutines, handed out first come, first served.
+///
+/// A permit that is given back goes straight to the first waiter; `try_acquire` never passes one. Completing a waiter posts its
+/// handler; when memory for that cannot be had the program terminates, since there is nobody left to tell.
+///
+/// `Executor` is that of the coroutines that call `acquire`; the other members serve everybody.
+///
+/// **Thread safety**: all members may be called concurrently, from any thread.
+template <typename Executor>
+class basic_async_semaphore {
+ public:
+  /// What an acquisition returns.
+  using permit = semaphore_permit;
+
+  /// A semaphore with `permits` free permits, whose handlers run on `executor` unless they have one of their own.
+  basic_async_semaphore(asio::any_io_executor executor, std::size_t permits)
+      : state_(detail::make_closable<detail::semaphore_state>(executor, permits)) {}
+
+  /// The same, on the executor of `context`.
+  basic_async_semaphore(detail::execution_context_like auto& context, std::size_t permits)
+      : basic_async_semaphore(context.get_executor(), permits) {}
+
+  basic_async_semaphore(const basic_async_semaphore&) = delete;
+  basic_async_semaphore& operator=(const basic_async_semaphore&) = delete;
+
+  /// Whoever waits is told `operation_aborted`; permits that are out stay valid.
+  ~basic_async_semaphore() { state_->close(); }
+
+  /// Waits for a permit.
+  ///
+  /// **Completion**: with the permit; at once, without suspending, when one is free.
+  /// **Executor**: resumes on the coroutine's own.
+  /// **Cancellation**: terminal; the waiter leaves the queue.
+  /// **Errors**: `operation_aborted` when cancelled or when the semaphore, or its context, is destroyed.
+  [[nodiscard]] asio::awaitable<permit, Executor> acquire() { return acquire(state_); }
+
+  /// Takes a permit if one is free.
+  [[nodiscard]] std::optional<permit> try_acquire() noexcept {
+    if (!state_->try_acquire()) return std::nullopt;
+    return permit(state_);
+  }
+
+  /// Starts waiting for a permit. Handler signature: `void(error_code, semaphore_permit)`.
+  ///
+  /// **Completion**: exactly once, never inside this call unless the handler's immediate executor (Boost 1.82) says so. The
+  /// permit travels with the handler: a handler destroyed uncalled gives it back.
+  /// **Executor**: the handler's associated executor, the semaphore's by default.
+  /// **Cancellation**: terminal, partial and total; the waiter leaves the queue without a trace.
+  /// **Errors**: `operation_aborted` when cancelled or when the semaphore, or its context, is destroyed.
+  template <typename Token>
+  [[nodiscard]] auto async_acquire(Token&& token) {
+    return start(state_, std::forward<Token>(token));
+  }
+
+  /// The number of permits that `try_acquire` could take now.
+  std::size_t available() const noexcept { return state_->available(); }
+
+ private:
+  using state_ptr = std::shared_ptr<detail::semaphore_state>;
+
+  template <typename Handler>
+  class pending_permit final : public detail::semaphore_waiter {
+   public:
+    pending_permit(Handler&& handler, const asio::any_io_executor& fallback) : pending_(std::move(handler), fallback) {}
+
+    const Handler& handler() const noexcept { return pending_.handler(); }
+
+    void complete(std::shared_ptr<detail::semaphore_waiter> self, error_code code, state_ptr owner) noexcept override {
+      pending_.post(std::move(self), code, permit(std::move(owner)));
+    }
+
+   private:
+    detail::pending_handler<Handler, error_code, permit> pending_;
+  };
+
+  template <typename Token>
+  static auto start(state_ptr state, Token&& token) {
+    return asio::async_initiate<Token, void(error_code, permit)>(
+        []<typename Handler>(Handler handler, state_ptr self) {
+          if (self->try_acquire()) {
+            permit taken(self);
+            return detail::complete_immediately(std::forward<Handler>(handler), self->executor(), error_code(),
+                                                std::move(taken));
+          }
+          auto node =
+              detail::make_node<pending_permit<std::decay_t<Handler>>>(std::forward<Handler>(handler), self->executor());
+          detail::connect_cancellation(asio::get_associated_cancellation_slot(node->handler()), self, node);
+          self->enqueue(std::move(node));
+        },
+        token, std::move(state));
+  }
+
+  static asio::awaitable<permit, Executor> acquire(state_ptr state) {
+    if (state->try_acquire()) co_return permit(std::move(state));
+    co_return co_await start(std::move(state), asio::use_awaitable_t<Executor>());
+  }
+
+  const state_ptr state_;
+};
+
+/// The semaphore for coroutines on `any_io_executor`, which is what `asio::awaitable<T>` means.
+using async_semaphore = basic_async_semaphore<asio::any_io_executor>;
+
+ROSTER_END_NAMESPACE

@@ -1,0 +1,221 @@
+#pragma once
+
+#include <roster/detail/lock_state.hpp>
+
+#include <memory>
+#include <optional>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+template <typename Executor>
+class basic_async_shared_mutex;
+
+namespace detail {
+
+/// Ownership of a lock in one mode.
+template <lock_mode Mode>
+class [[nodiscard]] lock_guard {
+ public:
+  /// A guard that owns nothing.
+  lock_guard() = default;
+  lock_guard(lock_guard&& other) noexcept = default;
+  lock_guard& operator=(lock_guard&& other) noexcept {
+    if (this != &other) {
+      unlock();
+      state_ = std::move(other.state_);
+    }
+    return *this;
+  }
+  ~lock_guard() { unlock(); }
+
+  /// Whether there is a lock to release.
+  bool owns_lock() const noexcept { return state_ != nullptr; }
+
+  /// Releases the lock now, if it is still owned. Never runs a waiter's code.
+  ///
+  /// **Thread safety**: the guard itself is not to be shared, but any thread may release it.
+  void unlock() noexcept {
+    if (auto state = std::move(state_)) {
+      if constexpr (Mode == lock_mode::shared)
+        state->unlock_shared();
+      else
+        state->unlock_exclusive();
+    }
+  }
+
+  /// Turns exclusive into shared ownership without letting a writer in between; the readers at the head of the queue follow.
+  [[nodiscard]] lock_guard<lock_mode::shared> downgrade() && noexcept requires(Mode == lock_mode::exclusive) {
+    if (state_) state_->downgrade();
+    return lock_guard<lock_mode::shared>(std::move(state_));
+  }
+
+ private:
+  template <typename>
+  friend class roster::basic_async_shared_mutex;
+  friend class lock_guard<lock_mode::exclusive>;
+  template <typename, lock_mode>
+  friend class pending_lock;
+
+  explicit lock_guard(std::shared_ptr<lock_state> state) noexcept : state_(std::move(state)) {}
+
+  std::shared_ptr<lock_state> state_;
+};
+
+/// Shared ownership for a scope that the lock surely outlives, if it is to be had without waiting. Does without the reference
+/// count of a guard, whose two changes cost as much as the lock itself.
+class brief_shared_lock {
+ public:
+  template <typename Executor>
+  explicit brief_shared_lock(const basic_async_shared_mutex<Executor>& mutex) noexcept
+      : state_(mutex.state_->try_lock_shared() ? mutex.state_.get() : nullptr) {}
+  brief_shared_lock(const brief_shared_lock&) = delete;
+  brief_shared_lock& operator=(const brief_shared_lock&) = delete;
+  ~brief_shared_lock() {
+    if (state_) state_->unlock_shared();
+  }
+
+  explicit operator bool() const noexcept { return state_ != nullptr; }
+
+ private:
+  lock_state* const state_;
+};
+
+template <typename Handler, lock_mode Mode>
+class pending_lock final : public lock_waiter {
+ public:
+  pending_lock(Handler&& handler, const asio::any_io_executor& fallback)
+      : lock_waiter(Mode), pending_(std::move(handler), fallback) {}
+
+  const Handler& handler() const noexcept { return pending_.handler(); }
+
+  void complete(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) noexcept override {
+    pending_.post(std::move(self), code, lock_guard<Mode>(std::move(owner)));
+  }
+
+ private:
+  pending_handler<Handler, error_code, lock_guard<Mode>> pending_;
+};
+
+}  // namespace detail
+
+/// A reader/writer lock for coroutines: waiting suspends the coroutine, never the thread.
+///
+/// Taking or releasing a free lock is one atomic operation. Waiters queue in order of arrival, on a strand of the lock's
+/// executor; readers queued together are granted together. Nobody starves: a newcomer can pass the head of the queue only until
+/// the head has been looked at once, from then on every newcomer, `try_lock` included, queues behind it. Ownership is handed to
+/// a waiter, who does not compete for it after waking. There is no recursion (a coroutine that locks twice waits for itself for
+/// ever), no upgrade from shared to exclusive, and no poisoning.
+///
+/// An operation that waits, and a release that somebody waits for, post to the strand; when memory for that cannot be had
+/// the program terminates, since the lock could not be handed on.
+///
+/// `Executor` is that of the coroutines that call `lock` and `lock_shared`; the other members serve everybody.
+///
+/// **Thread safety**: all members may be called concurrently, from any thread.
+///
+///     roster::async_shared_mutex mutex{executor};
+///     auto guard = co_await mutex.lock_shared();
+template <typename Executor>
+class basic_async_shared_mutex {
+ public:
+  /// Exclusive ownership, released by the destructor. Any thread may release it; it may outlive the lock.
+  using unique_guard = detail::lock_guard<detail::lock_mode::exclusive>;
+
+  /// Shared ownership, released by the destructor. Any thread may release it; it may outlive the lock.
+  using shared_guard = detail::lock_guard<detail::lock_mode::shared>;
+
+  /// A free lock that queues its waiters on a strand of `executor`.
+  explicit basic_async_shared_mutex(asio::any_io_executor executor)
+      : state_(detail::make_closable<detail::lock_state>(executor)) {}
+
+  /// A free lock that queues its waiters on a strand of `context`'s executor.
+  explicit basic_async_shared_mutex(detail::execution_context_like auto& context)
+      : basic_async_shared_mutex(context.get_executor()) {}
+
+  basic_async_shared_mutex(const basic_async_shared_mutex&) = delete;
+  basic_async_shared_mutex& operator=(const basic_async_shared_mutex&) = delete;
+
+  /// Whoever waits is told `operation_aborted`; whoever holds a guard keeps it.
+  ~basic_async_shared_mutex() { state_->close(); }
+
+  /// Waits for exclusive ownership.
+  ///
+  /// **Completion**: with a guard; at once, without suspending, when the lock is free.
+  /// **Executor**: resumes on the coroutine's own.
+  /// **Cancellation**: terminal; the waiter leaves the queue. A coroutine that was cancelled before throws even if the lock is
+  /// free.
+  /// **Errors**: `operation_aborted` when cancelled or when the lock, or its context, is destroyed.
+  [[nodiscard]] asio::awaitable<unique_guard, Executor> lock() { return acquire<detail::lock_mode::exclusive>(state_); }
+
+  /// Waits for shared ownership. In all else like `lock`.
+  [[nodiscard]] asio::awaitable<shared_guard, Executor> lock_shared() { return acquire<detail::lock_mode::shared>(state_); }
+
+  /// Takes exclusive ownership if that needs no waiting, and nobody's turn is due.
+  [[nodiscard]] std::optional<unique_guard> try_lock() noexcept { return attempt<detail::lock_mode::exclusive>(); }
+
+  /// Takes shared ownership if that needs no waiting, and nobody's turn is due.
+  [[nodiscard]] std::optional<shared_guard> try_lock_shared() noexcept { return attempt<detail::lock_mode::shared>(); }
+
+  /// Starts waiting for exclusive ownership. Handler signature: `void(error_code, unique_guard)`.
+  ///
+  /// **Completion**: exactly once, never inside this call unless the handler's immediate executor (Boost 1.82) says so. The
+  /// guard travels with the handler: a handler destroyed uncalled releases the lock.
+  /// **Executor**: the handler's associated executor, the lock's by default.
+  /// **Cancellation**: terminal, partial and total; the waiter leaves the queue without a trace.
+  /// **Errors**: `operation_aborted` when cancelled or when the lock, or its context, is destroyed.
+  template <typename Token>
+  [[nodiscard]] auto async_lock(Token&& token) {
+    return start<detail::lock_mode::exclusive>(state_, std::forward<Token>(token));
+  }
+
+  /// Starts waiting for shared ownership. Handler signature: `void(error_code, shared_guard)`. In all else like `async_lock`.
+  template <typename Token>
+  [[nodiscard]] auto async_lock_shared(Token&& token) {
+    return start<detail::lock_mode::shared>(state_, std::forward<Token>(token));
+  }
+
+  /// The executor whose strand queues the waiters.
+  const asio::any_io_executor& get_executor() const noexcept { return state_->executor(); }
+
+ private:
+  friend class detail::brief_shared_lock;
+
+  using state_ptr = std::shared_ptr<detail::lock_state>;
+
+  template <detail::lock_mode Mode>
+  std::optional<detail::lock_guard<Mode>> attempt() noexcept {
+    if (!state_->try_lock(Mode)) return std::nullopt;
+    return detail::lock_guard<Mode>(state_);
+  }
+
+  template <detail::lock_mode Mode, typename Token>
+  static auto start(state_ptr state, Token&& token) {
+    return asio::async_initiate<Token, void(error_code, detail::lock_guard<Mode>)>(
+        []<typename Handler>(Handler handler, state_ptr self) {
+          using node_type = detail::pending_lock<std::decay_t<Handler>, Mode>;
+          if (self->spin_lock(Mode)) {
+            detail::lock_guard<Mode> guard(self);
+            return detail::complete_immediately(std::forward<Handler>(handler), self->executor(), error_code(),
+                                                std::move(guard));
+          }
+          auto node = detail::make_node<node_type>(std::forward<Handler>(handler), self->executor());
+          detail::connect_cancellation(asio::get_associated_cancellation_slot(node->handler()), self, node);
+          self->enqueue(std::move(node));
+        },
+        token, std::move(state));
+  }
+
+  template <detail::lock_mode Mode>
+  static asio::awaitable<detail::lock_guard<Mode>, Executor> acquire(state_ptr state) {
+    if (state->spin_lock(Mode)) co_return detail::lock_guard<Mode>(std::move(state));
+    co_return co_await start<Mode>(std::move(state), asio::use_awaitable_t<Executor>());
+  }
+
+  const state_ptr state_;
+};
+
+/// The lock for coroutines on `any_io_executor`, which is what `asio::awaitable<T>` means.
+using async_shared_mutex = basic_async_shared_mutex<asio::any_io_executor>;
+
+ROSTER_END_NAMESPACE

@@ -1,0 +1,156 @@
+#include <roster/capability/embeddings.hpp>
+#include <roster/capability/image.hpp>
+#include <roster/capability/image_embedding.hpp>
+#include <roster/capability/image_request.hpp>
+#include <roster/capability/text_embedding.hpp>
+#include <roster/capability/text_request.hpp>
+#include <roster/error.hpp>
+
+#include "tests/support/asio.hpp"
+#include "tests/support/catch.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <set>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+using roster::embeddings;
+using roster::errc;
+using roster::image;
+using roster::image_request;
+using roster::text_request;
+
+TEST_CASE("An image is rows of red, green and blue, without padding") {
+  image picture(3, 2);
+  CHECK(picture.width() == 3);
+  CHECK(picture.height() == 2);
+  CHECK(picture.pixels().size() == 18);
+  CHECK_FALSE(picture.empty());
+  picture.at(2, 1)[0] = 200;
+  picture.at(2, 1)[2] = 100;
+  CHECK(picture.pixels()[15] == 200);
+  CHECK(picture.pixels()[17] == 100);
+  const auto& constant = picture;
+  CHECK(constant.at(2, 1)[0] == 200);
+
+  auto copy = picture;
+  CHECK(copy == picture);
+  copy.at(0, 0)[1] = 1;
+  CHECK_FALSE(copy == picture);
+  CHECK(image().empty());
+  CHECK(image(0, 5).empty());
+  CHECK_FALSE(image(0, 5) == image(5, 0));
+}
+
+TEST_CASE("An image refuses a number of bytes that is not its own") {
+  CHECK_NOTHROW(image(2, 1, std::vector<std::uint8_t>(6)));
+  CHECK_THROWS_WITH(image(2, 1, std::vector<std::uint8_t>(5)), Catch::Contains("5 bytes for 2 x 1 x 3"));
+  CHECK_THROWS_AS(image(2, 1, std::vector<std::uint8_t>(7)), roster::error);
+  // 2^63 * 2 * 3 is 0 in 64 bits.
+  CHECK_THROWS(image(std::size_t{1} << 63, 2, std::vector<std::uint8_t>()));
+  CHECK_THROWS(image(std::size_t{1} << 63, 2));
+}
+
+TEST_CASE("Embeddings are rows of one length, contiguous") {
+  embeddings vectors(2, 3);
+  vectors[1][0] = 5;
+  CHECK(vectors.values().size() == 6);
+  CHECK(vectors.values()[3] == 5);
+  CHECK(vectors[1].size() == 3);
+  CHECK(vectors[0].data() + 3 == vectors[1].data());
+  vectors.resize(1, 2);
+  CHECK(vectors.rows() == 1);
+  CHECK(vectors.dimension() == 2);
+  CHECK(vectors[0][0] == 0);
+  CHECK(embeddings().rows() == 0);
+  CHECK(embeddings(3, 0)[2].empty());
+}
+
+TEST_CASE("Requests chain, and leave open what nobody asked for") {
+  const auto when = roster::call_options::time_point::clock::now();
+  image_request plain("seven");
+  CHECK(plain.prompt() == "seven");
+  CHECK_FALSE(plain.steps());
+  CHECK_FALSE(plain.seed());
+  CHECK_FALSE(plain.width());
+  CHECK_FALSE(plain.deadline());
+  CHECK_FALSE(plain.on());
+
+  const auto full = image_request("seven")
+                        .steps(16)
+                        .seed(7)
+                        .size(64, 32)
+                        .guidance(2)
+                        .negative_prompt("eight")
+                        .deadline(when)
+                        .on("cuda:0")
+                        .preview_every(4);
+  static_assert(std::is_same_v<decltype(full), const image_request>);
+  CHECK(full.steps() == 16U);
+  CHECK(full.seed() == 7U);
+  CHECK(full.width() == 64U);
+  CHECK(full.height() == 32U);
+  CHECK(full.guidance() == 2.F);
+  CHECK(full.negative_prompt() == "eight");
+  CHECK(full.preview_every() == 4);
+  CHECK(full.deadline() == when);
+  CHECK(full.on() == roster::device("cuda:0"));
+
+  const auto prompt = text_request("hello").max_tokens(5).temperature(0).top_p(0.5F).stop({"\n"}).seed(1).on("cpu");
+  REQUIRE(prompt.messages().size() == 1);
+  CHECK(prompt.messages()[0].from == roster::role::user);
+  CHECK(prompt.messages()[0].content == "hello");
+  CHECK(prompt.max_tokens() == 5U);
+  CHECK(prompt.stop() == std::vector<std::string>{"\n"});
+  CHECK(text_request(std::vector<roster::message>()).messages().empty());
+
+  CHECK(roster::text_embed_options().instruction("search_query").deadline(when).instruction() == "search_query");
+}
+
+TEST_CASE("A text request keeps how the answer is to be drawn") {
+  roster::text_request request("why");
+  CHECK_FALSE(request.temperature());
+  CHECK_FALSE(request.top_p());
+  CHECK_FALSE(request.seed());
+  request.temperature(0.5F).top_p(0.25F).seed(7);
+  CHECK(request.temperature() == 0.5F);
+  CHECK(request.top_p() == 0.25F);
+  CHECK(request.seed() == 7);
+}
+
+TEST_CASE("What is constant shows the same bytes and floats") {
+  roster::image picture(1, 2);
+  picture.pixels()[4] = 9;
+  CHECK(std::as_const(picture).pixels()[4] == 9);
+  roster::embeddings vectors(2, 1);
+  vectors.values()[1] = 0.5F;
+  CHECK(std::as_const(vectors).values()[1] == 0.5F);
+}
+
+TEST_CASE("Each error has a message of its own") {
+  std::set<std::string> messages;
+  constexpr auto last = static_cast<int>(roster::errc::bad_output);
+  for (int value = 1; value <= last; ++value)
+    messages.insert(make_error_code(static_cast<roster::errc>(value)).message());
+  CHECK(messages.size() == last);
+  CHECK_FALSE(messages.contains("unknown error"));
+  CHECK(make_error_code(static_cast<roster::errc>(last + 1)).message() == "unknown error");
+}
+
+TEST_CASE("Request and option types are no aggregates, which g++ 12 miscompiles in co_await expressions") {
+  static_assert(!std::is_aggregate_v<roster::call_options>);
+  static_assert(!std::is_aggregate_v<roster::device>);
+  static_assert(!std::is_aggregate_v<roster::embed_options>);
+  static_assert(!std::is_aggregate_v<roster::text_embed_options>);
+  static_assert(!std::is_aggregate_v<roster::image>);
+  static_assert(!std::is_aggregate_v<roster::embeddings>);
+  static_assert(!std::is_aggregate_v<roster::image_request>);
+  static_assert(!std::is_aggregate_v<roster::image_step>);
+  static_assert(!std::is_aggregate_v<roster::text_request>);
+  static_assert(!std::is_aggregate_v<roster::message>);
+  static_assert(!std::is_aggregate_v<roster::text_end>);
+  static_assert(!std::is_aggregate_v<roster::model_info>);
+}

@@ -1,0 +1,248 @@
+#include <roster/exec/blocking_pool.hpp>
+
+#include "tests/support/asio.hpp"
+#include "tests/support/catch.hpp"
+#include "tests/support/exec.hpp"
+
+#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/use_future.hpp>
+
+#include <future>
+#include <memory>
+#include <optional>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+namespace asio = boost::asio;
+using roster::blocking_pool;
+using roster::call_options;
+using roster::errc;
+using roster::run_context;
+using test::checkpoint;
+using test::run_until;
+using test::spawn;
+using test::witness;
+
+namespace {
+
+void nothing() {}
+
+/// One thread busy until told to stop or let through, one call queued, one waiting.
+struct full_pool {
+  asio::io_context loop;
+  std::optional<blocking_pool> pool{std::in_place, 1, 1};
+  checkpoint gate;
+  std::shared_ptr<witness::log> destroyed = std::make_shared<witness::log>();
+  test::task<bool> running = spawn(loop, pool->run(engine, &gate));
+  test::task<void> queued = spawn(loop, pool->run([](const witness&) {}, witness(destroyed)));
+  test::task<void> waiting = spawn(loop, pool->run([](const witness&) {}, witness(destroyed)));
+
+  static bool engine(run_context& context, checkpoint* gate) {
+    gate->pass();
+    return context.stop_requested();
+  }
+
+  full_pool() {
+    test::drain(loop);
+    gate.await();
+  }
+};
+
+}  // namespace
+
+TEST_CASE("stop fails what is queued or waits, lets what runs finish, and completes then", "[b57]") {
+  full_pool f;
+  auto stopping = spawn(f.loop, f.pool->stop());
+  test::drain(f.loop);
+  CHECK(f.queued.code() == errc::stopped);
+  CHECK(f.waiting.code() == errc::stopped);
+  CHECK(f.destroyed->size() == 2);
+  CHECK_FALSE(f.running.done());
+  CHECK_FALSE(stopping.done());
+  CHECK(f.pool->queued() + f.pool->waiting() == 0);
+
+  f.gate.open();
+  run_until(f.loop, [&] { return stopping.done(); });
+  CHECK(stopping.succeeded());
+  CHECK(f.pool->running() == 0);
+  run_until(f.loop, [&] { return f.running.done(); });
+  CHECK_FALSE(f.running.value());  // finished undisturbed
+}
+
+TEST_CASE("A stopped pool refuses every kind of call, and can be stopped again", "[b58]") {
+  asio::io_context loop;
+  blocking_pool pool(2);
+  auto first = spawn(loop, pool.stop());
+  auto second = spawn(loop, pool.stop());
+  auto plain = spawn(loop, pool.run(nothing));
+  auto attempt = spawn(loop, pool.try_run(nothing));
+  auto detachable = spawn(loop, pool.run_detachable(call_options(), nothing));
+  run_until(loop, [&] { return detachable.done() && second.done(); });
+  CHECK(first.succeeded());
+  CHECK(second.succeeded());
+  CHECK(plain.code() == errc::stopped);
+  CHECK(attempt.code() == errc::stopped);
+  CHECK(detachable.code() == errc::stopped);
+  std::promise<roster::error_code> told;
+  pool.async_run([] {}, [&](const std::exception_ptr& failure) { told.set_value(test::code_of(failure)); });
+  CHECK(told.get_future().get() == errc::stopped);
+}
+
+TEST_CASE("Cancelling a stop ends the wait, not the stopping", "[b58]") {
+  full_pool f;
+  auto stopping = spawn(f.loop, f.pool->stop());
+  auto patient = f.pool->async_stop(asio::use_future);
+  test::drain(f.loop);
+  stopping.cancel();
+  test::drain(f.loop);
+  CHECK(stopping.aborted());
+  auto late = spawn(f.loop, f.pool->run(nothing));
+  test::drain(f.loop);
+  CHECK(late.code() == errc::stopped);
+  f.gate.open();
+  patient.get();
+  run_until(f.loop, [&] { return f.running.done(); });
+}
+
+TEST_CASE("stop may be awaited from work's own completion, and from several threads", "[b58]") {
+  blocking_pool pool(2);
+  std::vector<std::future<void>> stops(8);
+  std::vector<std::thread> threads;
+  for (auto& each : stops)
+    threads.emplace_back([&] { each = pool.async_stop(asio::use_future); });
+  for (auto& each : threads)
+    each.join();
+  for (auto& each : stops)
+    CHECK_NOTHROW(each.get());
+}
+
+TEST_CASE("Destroying a pool fails what has not started, raises the stop flag of what runs, and waits for it", "[b57]") {
+  full_pool f;
+  f.destroyed->clear();
+  std::thread owner([&] { f.pool.reset(); });
+  run_until(f.loop, [&] { return f.queued.done() && f.waiting.done(); });
+  CHECK(f.queued.code() == errc::stopped);
+  CHECK(f.waiting.code() == errc::stopped);
+  f.gate.open();
+  owner.join();
+  run_until(f.loop, [&] { return f.running.done(); });
+  CHECK(f.destroyed->size() == 2);
+}
+
+TEST_CASE("Running work learns from the stop flag that its pool is being destroyed", "[b57]") {
+  asio::io_context loop;
+  std::optional<blocking_pool> pool(std::in_place, 3);
+  checkpoint gate;
+  auto obedient = [&](run_context& context) {
+    gate.arrive();
+    while (!context.stop_requested())
+      std::this_thread::yield();
+    return true;
+  };
+  std::vector<test::task<bool>> calls;
+  for (int i = 0; i < 3; ++i)
+    calls.push_back(spawn(loop, pool->run(obedient)));
+  test::drain(loop);
+  gate.await(3);
+  pool.reset();
+  test::drain(loop);
+  for (auto& call : calls)
+    CHECK(call.value());
+}
+
+TEST_CASE("The last handle of a pool may be dropped on one of its threads", "[b58]") {
+  const std::size_t threads = GENERATE(1u, 3u);
+  checkpoint gate;
+  std::promise<void> dropped;
+  auto pool = std::make_unique<blocking_pool>(threads);
+  auto last = [&] {
+    gate.pass();
+    pool.reset();
+    dropped.set_value();
+  };
+  // The thread that was let go may still be posting when main returns: to a context that is never destroyed.
+  static auto& loop = *new asio::io_context;
+  pool->async_run(last, asio::bind_executor(loop, [](std::exception_ptr) {}));
+  gate.await();
+  gate.open();
+  dropped.get_future().get();
+}
+
+TEST_CASE("What still uses a pool that is gone gets stopped", "[b59]") {
+  asio::io_context loop;
+  std::optional<blocking_pool> pool(std::in_place, 1);
+  auto prepared = pool->run(nothing);
+  auto attempt = pool->try_run(nothing);
+  pool.reset();
+  auto call = spawn(loop, std::move(prepared));
+  auto second = spawn(loop, std::move(attempt));
+  test::drain(loop);
+  CHECK(call.code() == errc::stopped);
+  CHECK(second.code() == errc::stopped);
+}
+
+TEST_CASE("A call that is never awaited never starts") {
+  bool started = false;
+  {
+    blocking_pool pool(1);
+    auto mark = [&] { started = true; };
+    auto forgotten = pool.run(mark);
+  }
+  CHECK_FALSE(started);
+}
+
+TEST_CASE("Completions that were never delivered are destroyed with their context", "[b5][b60]") {
+  auto destroyed = std::make_shared<witness::log>();
+  checkpoint gate;
+  {
+    asio::io_context loop;
+    blocking_pool pool(1);
+    auto caller = [](blocking_pool& where, checkpoint* until, std::shared_ptr<witness::log> log,
+                     witness) -> asio::awaitable<void> {
+      auto work = [](checkpoint* g, std::shared_ptr<witness::log> l) {
+        g->pass();
+        return witness(std::move(l));
+      };
+      co_await where.run(work, until, std::move(log));
+      FAIL("resumed");
+    };
+    asio::co_spawn(loop, caller(pool, &gate, destroyed, witness(destroyed)), [](std::exception_ptr) { FAIL("completed"); });
+    test::drain(loop);
+    gate.open();
+    pool.async_run([] {}, asio::use_future).get();
+  }
+  CHECK(destroyed->size() == 2);  // the result under way, and the caller's frame
+}
+
+TEST_CASE("A loop may be stopped and restarted while calls run", "[b60]") {
+  full_pool f;
+  f.loop.stop();
+  f.gate.open();
+  f.pool->async_run([] {}, asio::use_future).get();
+  CHECK_FALSE(f.running.done());
+  run_until(f.loop, [&] { return f.running.done() && f.queued.done() && f.waiting.done(); });
+  CHECK(f.waiting.succeeded());
+}
+
+TEST_CASE("A pool without threads is refused") {
+  CHECK_THROWS_AS(blocking_pool(0), roster::error);
+}
+
+namespace {
+int creations_left = 0;
+void fail_after_some() {
+  if (creations_left-- == 0) throw std::system_error(EAGAIN, std::generic_category());
+}
+}  // namespace
+
+TEST_CASE("When a thread cannot be made the constructor throws, and joins those that were", "[b20]") {
+  creations_left = 2;
+  roster::detail::before_thread_creation = fail_after_some;
+  CHECK_THROWS_AS(blocking_pool(3), std::system_error);
+  roster::detail::before_thread_creation = nullptr;
+
+  blocking_pool next(3);
+  CHECK(next.async_run([] { return 1; }, asio::use_future).get() == 1);
+}

@@ -1,0 +1,289 @@
+#include <roster/exec/stream.hpp>
+#include <roster/exec/worker_thread.hpp>
+
+#include "tests/support/asio.hpp"
+#include "tests/support/catch.hpp"
+#include "tests/support/exec.hpp"
+
+#include <boost/asio/bind_allocator.hpp>
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/use_future.hpp>
+
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+
+namespace asio = boost::asio;
+using roster::call_options;
+using roster::errc;
+using roster::run_context;
+using roster::sink;
+using roster::stream;
+using roster::worker_thread;
+using test::checkpoint;
+using test::run_until;
+using test::spawn;
+using test::witness;
+
+namespace {
+
+struct engine {};
+using worker_type = worker_thread<engine>;
+
+engine make_engine() {
+  return {};
+}
+
+/// Pushes until nobody wants more.
+void endless(engine&, sink<int>& out, run_context&) {
+  for (int i = 0; out.push(i); ++i) {
+  }
+}
+
+void empty(engine&, sink<int>&, run_context&) {}
+
+/// An engine that pushes nothing until it is asked to stop.
+auto silent(checkpoint& gate) {
+  return [&gate](engine&, sink<int>&, run_context& context) {
+    gate.arrive();
+    while (!context.stop_requested())
+      std::this_thread::yield();
+  };
+}
+
+template <typename T>
+test::task<T> finish(asio::io_context& loop, asio::awaitable<T> coroutine) {
+  auto task = spawn(loop, std::move(coroutine));
+  run_until(loop, [&] { return task.done(); });
+  return task;
+}
+
+}  // namespace
+
+TEST_CASE("A stream may outlive its worker and its context: what is buffered, its error, the end", "[b27][b60]") {
+  std::optional<asio::io_context> loop(std::in_place);
+  const bool on_strand = GENERATE(false, true);
+  asio::any_io_executor home = loop->get_executor();
+  if (on_strand) home = asio::make_strand(*loop);
+  std::optional<worker_type> worker(std::in_place, home, make_engine);
+  home = nullptr;
+  auto numbers = worker->start_stream<int>(call_options(), endless, 3);
+  CHECK(finish(*loop, numbers.next()).value() == 0);
+
+  const bool worker_first = GENERATE(false, true);
+  if (worker_first) worker.reset();
+  loop.reset();
+
+  asio::io_context other;
+  roster::error_code end;
+  int last = 0;
+  for (;;) {
+    auto next = finish(other, numbers.next());
+    end = next.code();
+    if (end || !next.value()) break;
+    CHECK(*next.value() == last + 1);
+    last = *next.value();
+  }
+  CHECK(end == errc::stopped);
+  CHECK_FALSE(finish(other, numbers.next()).value());
+  numbers.cancel();
+}
+
+TEST_CASE("A context destroyed before it heard of a stream ends that stream for a consumer elsewhere", "[b60]") {
+  asio::io_context other;
+  std::optional<asio::io_context> loop(std::in_place);
+  worker_type worker(loop->get_executor(), make_engine);
+  auto numbers = worker.start_stream<int>(call_options(), endless);
+  auto next = spawn(other, numbers.next());
+  test::drain(other);
+  loop.reset();
+  run_until(other, [&] { return next.done(); });
+  CHECK(next.aborted());
+  CHECK_FALSE(finish(other, numbers.next()).value());
+}
+
+TEST_CASE("A context destroyed with a consumer that waits, and an engine that runs, destroys both", "[b5][b60]") {
+  auto destroyed = std::make_shared<witness::log>();
+  checkpoint gate;
+  {
+    asio::io_context loop;
+    worker_type worker(loop.get_executor(), make_engine);
+    auto consumer = [](stream<int> from, std::shared_ptr<witness::log> log) -> asio::awaitable<void> {
+      witness frame(std::move(log));
+      co_await from.next();
+      FAIL("resumed");
+    };
+    asio::co_spawn(loop, consumer(worker.start_stream<int>(call_options(), silent(gate)), destroyed),
+                   [](std::exception_ptr) { FAIL("completed"); });
+    while (gate.arrived() == 0)
+      test::drain(loop);
+  }
+  CHECK(destroyed->size() == 1);
+}
+
+TEST_CASE("What produces a stream is destroyed on the worker's thread", "[b25]") {
+  asio::io_context loop;
+  worker_type worker(loop.get_executor(), make_engine);
+  auto destroyed = std::make_shared<witness::log>();
+  auto produce = [in_closure = witness(destroyed)](engine&, sink<int>& out, run_context&) { out.push(1); };
+  auto numbers = worker.start_stream<int>(call_options(), std::move(produce));
+  auto home = finish(loop, worker.run([](engine&) { return std::this_thread::get_id(); }));
+  CHECK(*destroyed == witness::log{home.value()});
+}
+
+TEST_CASE("Chunks that nobody reads are destroyed with the stream") {
+  asio::io_context loop;
+  worker_type worker(loop.get_executor(), make_engine);
+  auto destroyed = std::make_shared<witness::log>();
+  {
+    auto chunks = worker.start_stream<witness>(call_options(), [&](engine&, sink<witness>& out, run_context&) {
+      for (int i = 0; i < 3; ++i)
+        out.push(witness(destroyed));
+    });
+    CHECK(finish(loop, worker.run([](engine&) {})).succeeded());
+    CHECK(finish(loop, chunks.next()).value());
+    CHECK(destroyed->size() == 1);
+  }
+  CHECK(finish(loop, worker.run([](engine&) {})).succeeded());
+  CHECK(destroyed->size() == 3);
+}
+
+TEST_CASE("Assigning a stream drops the one that was there", "[b25]") {
+  asio::io_context loop;
+  worker_type worker(loop.get_executor(), make_engine);
+  auto numbers = worker.start_stream<int>(call_options(), endless, 1);
+  CHECK(finish(loop, numbers.next()).value() == 0);
+  numbers = worker.start_stream<int>(call_options(), empty);
+  CHECK_FALSE(finish(loop, numbers.next()).value());  // the worker got to it: the first one has left its thread
+}
+
+namespace {
+
+/// Throws when moved for the first time after it was armed.
+struct fragile {
+  explicit fragile(int n) : number(n) {}
+  fragile(fragile&& other) : number(other.number) {
+    if (armed && number == 1) {
+      armed = false;
+      throw std::runtime_error("broken in transit");
+    }
+  }
+  int number;
+  static inline bool armed = false;
+};
+
+}  // namespace
+
+TEST_CASE("A chunk whose move throws is still there for the next attempt") {
+  asio::io_context loop;
+  worker_type worker(loop.get_executor(), make_engine);
+  auto chunks = worker.start_stream<fragile>(call_options(), [](engine&, sink<fragile>& out, run_context&) {
+    for (int i = 0; i < 3; ++i)
+      out.push(fragile(i));
+  });
+  CHECK(finish(loop, worker.run([](engine&) {})).succeeded());
+  auto consumer = [](stream<fragile>& from) -> asio::awaitable<int> {
+    int failures = 0, next = 0;
+    while (next < 3) {
+      fragile::armed = next == 1 && failures == 0;
+      try {
+        const auto got = co_await from.next();
+        if (got->number != next++) throw std::logic_error("out of order");
+      } catch (const std::runtime_error&) {
+        ++failures;
+      }
+    }
+    co_return failures;
+  };
+  CHECK(finish(loop, consumer(chunks)).value() == 1);
+}
+
+TEST_CASE("async_next takes any completion token, and never completes inside the initiating call") {
+  asio::io_context loop;
+  test::loop_thread home;
+  worker_type worker(home.context().get_executor(), make_engine);
+  auto numbers = worker.start_stream<int>(call_options(), endless, 4);
+
+  CHECK(numbers.async_next(asio::use_future).get() == 0);
+
+  int seen = -1;
+  bool elsewhere = false;
+  auto handler = [&](std::exception_ptr, std::optional<int> next) {
+    seen = next.value_or(-2);
+    elsewhere = loop.get_executor().running_in_this_thread();
+  };
+  numbers.async_next(asio::bind_executor(loop, handler));
+  CHECK(seen == -1);
+  loop.run();
+  CHECK(seen == 1);
+  CHECK(elsewhere);
+
+  auto counts = std::make_shared<test::allocation_counts>();
+  std::size_t live = 99;
+  auto measure = [&](std::exception_ptr, std::optional<int>) { live = counts->live; };
+  for (int i = 0; i < 200; ++i) {
+    loop.restart();
+    numbers.async_next(asio::bind_allocator(test::counting_allocator<void>(counts), asio::bind_executor(loop, measure)));
+    loop.run();
+    REQUIRE(live == 0);
+  }
+  CHECK(counts->total > 0);
+  numbers.cancel();
+}
+
+TEST_CASE("async_next heeds every form of cancellation, at any time, once", "[b6]") {
+  asio::io_context loop;
+  worker_type worker(loop.get_executor(), make_engine);
+  checkpoint gate;
+  auto numbers = worker.start_stream<int>(call_options(), silent(gate));
+  while (gate.arrived() == 0)
+    test::drain(loop);
+
+  const auto type =
+      GENERATE(asio::cancellation_type::terminal, asio::cancellation_type::partial, asio::cancellation_type::total);
+  asio::cancellation_signal signal;
+  int calls = 0;
+  roster::error_code outcome;
+  auto handler = [&](std::exception_ptr failure, std::optional<int>) {
+    ++calls;
+    outcome = test::code_of(failure);
+  };
+  numbers.async_next(asio::bind_cancellation_slot(signal.slot(), asio::bind_executor(loop, handler)));
+  signal.emit(asio::cancellation_type::none);
+  test::drain(loop);
+  CHECK(calls == 0);
+  signal.emit(type);
+  signal.emit(type);
+  CHECK(calls == 0);
+  test::drain(loop);
+  signal.emit(type);
+  test::drain(loop);
+  CHECK(calls == 1);
+  CHECK(outcome == asio::error::operation_aborted);
+  numbers.cancel();
+}
+
+TEST_CASE("A stream dropped on its worker's own thread stops the engine", "[b25]") {
+  test::loop_thread home;
+  worker_type worker(home.context().get_executor(), make_engine);
+  std::optional<stream<int>> other = worker.start_stream<int>(call_options(), empty);
+  auto drop = [&](engine&) { other.reset(); };
+  CHECK_NOTHROW(worker.async_run(drop, asio::use_future).get());
+}
+
+TEST_CASE("A stream may be dropped at any step of its start on an executor that never blocks", "[b25]") {
+  for (std::size_t steps = 0; steps < 12; ++steps) {
+    asio::io_context loop;
+    const asio::any_io_executor home(asio::require(loop.get_executor(), asio::execution::blocking.never));
+    worker_type worker(home, make_engine);
+    auto numbers = worker.start_stream<int>(call_options(), endless);
+    test::step(loop, steps);
+    numbers.cancel();
+    CHECK(finish(loop, numbers.next()).aborted());
+    test::drain(loop);
+  }
+}

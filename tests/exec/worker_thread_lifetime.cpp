@@ -1,0 +1,372 @@
+#include <roster/exec/worker_thread.hpp>
+
+#include "tests/support/asio.hpp"
+#include "tests/support/catch.hpp"
+#include "tests/support/exec.hpp"
+
+#include <boost/asio/strand.hpp>
+#include <boost/asio/use_future.hpp>
+
+#include <future>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace asio = boost::asio;
+using roster::call_options;
+using roster::device;
+using roster::errc;
+using roster::run_context;
+using roster::worker_thread;
+using test::checkpoint;
+using test::run_until;
+using test::spawn;
+using test::witness;
+
+namespace {
+
+using state = std::unique_ptr<witness>;
+using worker_type = worker_thread<state>;
+
+void nothing(state&) {}
+
+/// Waits until it is let through; says whether it was asked to stop.
+bool slow(state&, run_context& context, checkpoint* gate) {
+  gate->pass();
+  return context.stop_requested();
+}
+
+/// A worker with a started thread, its queue limited to one.
+struct started_worker {
+  asio::io_context loop;
+  std::shared_ptr<witness::log> destroyed = std::make_shared<witness::log>();
+  std::optional<worker_type> worker{std::in_place, loop.get_executor(),
+                                    [log = destroyed] { return std::make_unique<witness>(log); }, device(), 1u};
+  checkpoint gate;
+
+  started_worker() {
+    auto start = spawn(loop, worker->start());
+    run_until(loop, [&] { return start.done(); });
+  }
+
+  test::task<bool> occupy() {
+    auto call = spawn(loop, worker->run(slow, &gate));
+    test::drain(loop);
+    gate.await();
+    return call;
+  }
+};
+
+/// A worker whose factory waits.
+struct starting_worker {
+  asio::io_context loop;
+  checkpoint gate;
+  std::shared_ptr<witness::log> destroyed = std::make_shared<witness::log>();
+  std::optional<worker_type> worker{std::in_place, loop.get_executor(), [this] {
+                                      gate.pass();
+                                      return std::make_unique<witness>(destroyed);
+                                    }};
+
+  test::task<void> begin() {
+    auto call = spawn(loop, worker->run(nothing));
+    test::drain(loop);
+    gate.await();
+    return call;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("A caller cancelled while the worker starts leaves the start to the others", "[b9][b13]") {
+  starting_worker f;
+  auto first = f.begin();
+  auto second = spawn(f.loop, f.worker->run(nothing));
+  test::drain(f.loop);
+  first.cancel();
+  test::drain(f.loop);
+  CHECK(first.aborted());
+  f.gate.open();
+  run_until(f.loop, [&] { return second.done(); });
+  CHECK(second.succeeded());
+}
+
+TEST_CASE("When every caller is cancelled while the worker starts, the next call takes the start's outcome", "[b9]") {
+  starting_worker f;
+  auto first = f.begin();
+  first.cancel();
+  test::drain(f.loop);
+  CHECK(first.aborted());
+  auto late = spawn(f.loop, f.worker->run(nothing));
+  test::drain(f.loop);
+  f.gate.open();
+  run_until(f.loop, [&] { return late.done(); });
+  CHECK(late.succeeded());
+  CHECK(f.gate.arrived() == 1);
+}
+
+TEST_CASE("Cancelled calls of a worker leave the admission list and the queue at once", "[b13]") {
+  started_worker f;
+  auto running = f.occupy();
+  auto queued = spawn(f.loop, f.worker->run(nothing));
+  auto waiting = spawn(f.loop, f.worker->run_detachable(call_options(), nothing));
+  test::drain(f.loop);
+  CHECK(f.worker->depth() == 3);
+  waiting.cancel();
+  queued.cancel();
+  test::drain(f.loop);
+  CHECK(waiting.aborted());
+  CHECK(queued.aborted());
+  CHECK(f.worker->depth() == 1);
+  f.gate.open();
+  run_until(f.loop, [&] { return running.done(); });
+  CHECK_FALSE(running.value());
+  CHECK(f.worker->depth() == 0);
+}
+
+TEST_CASE("A cancelled running call of a worker is asked to stop, only a detachable one completes before it returns", "[b13]") {
+  started_worker f;
+  const bool detachable = GENERATE(false, true);
+  auto call = detachable ? spawn(f.loop, f.worker->run_detachable(call_options(), slow, &f.gate)) : f.occupy();
+  test::drain(f.loop);
+  f.gate.await();
+  call.cancel();
+  test::drain(f.loop);
+  CHECK(call.done() == detachable);
+  CHECK(f.worker->depth() == 1);
+  auto next = spawn(f.loop, f.worker->run(nothing));
+  f.gate.open();
+  run_until(f.loop, [&] { return next.done() && call.done(); });
+  if (detachable)
+    CHECK(call.aborted());
+  else
+    CHECK(call.value());
+}
+
+TEST_CASE("stop fails what has not started, lets what runs finish, and destroys the state on its thread", "[b57]") {
+  started_worker f;
+  auto running = f.occupy();
+  auto queued = spawn(f.loop, f.worker->run(nothing));
+  auto waiting = spawn(f.loop, f.worker->run(nothing));
+  auto stopping = spawn(f.loop, f.worker->stop());
+  auto again = spawn(f.loop, f.worker->stop());
+  test::drain(f.loop);
+  CHECK(queued.code() == errc::stopped);
+  CHECK(waiting.code() == errc::stopped);
+  CHECK_FALSE(stopping.done());
+  CHECK(f.destroyed->empty());
+
+  f.gate.open();
+  run_until(f.loop, [&] { return stopping.done() && again.done(); });
+  CHECK(stopping.succeeded());
+  CHECK(again.succeeded());
+  REQUIRE(f.destroyed->size() == 1);
+  CHECK(f.destroyed->front() != std::this_thread::get_id());
+  CHECK(running.done());
+  CHECK_FALSE(running.value());
+
+  auto late = spawn(f.loop, f.worker->run(nothing));
+  auto third = spawn(f.loop, f.worker->stop());
+  run_until(f.loop, [&] { return third.done() && late.done(); });
+  CHECK(third.succeeded());
+  CHECK(late.code() == errc::stopped);
+  auto start = spawn(f.loop, f.worker->start());
+  run_until(f.loop, [&] { return start.done(); });
+  CHECK(start.code() == errc::stopped);
+}
+
+TEST_CASE("Cancelling a worker's stop ends the wait, not the stopping", "[b58]") {
+  started_worker f;
+  auto running = f.occupy();
+  auto stopping = spawn(f.loop, f.worker->stop());
+  auto patient = spawn(f.loop, f.worker->stop());
+  test::drain(f.loop);
+  stopping.cancel();
+  test::drain(f.loop);
+  CHECK(stopping.aborted());
+  CHECK(f.worker->depth() == 1);
+  f.gate.open();
+  run_until(f.loop, [&] { return patient.done() && running.done(); });
+  CHECK(patient.succeeded());
+  CHECK(f.destroyed->size() == 1);
+}
+
+TEST_CASE("The only stop, cancelled, still destroys the state once what runs has returned", "[b58]") {
+  started_worker f;
+  auto running = f.occupy();
+  auto stopping = spawn(f.loop, f.worker->stop());
+  test::drain(f.loop);
+  stopping.cancel();
+  test::drain(f.loop);
+  CHECK(stopping.aborted());
+  CHECK(f.worker->depth() == 1);
+  f.gate.open();
+  auto thread = spawn(f.loop, f.worker->stop());
+  run_until(f.loop, [&] { return thread.done(); });
+  f.worker.reset();
+  CHECK(f.destroyed->size() == 1);
+  CHECK(f.destroyed->front() != std::this_thread::get_id());
+}
+
+TEST_CASE("A worker that is stopped before its first call never starts", "[b16][b57]") {
+  asio::io_context loop;
+  int made = 0;
+  worker_thread<int> worker(loop.get_executor(), [&] { return ++made; });
+  auto stopping = spawn(loop, worker.stop());
+  test::drain(loop);
+  CHECK(stopping.succeeded());
+  auto call = spawn(loop, worker.run([](int&) {}));
+  auto start = spawn(loop, worker.start());
+  run_until(loop, [&] { return call.done() && start.done(); });
+  CHECK(call.code() == errc::stopped);
+  CHECK(start.code() == errc::stopped);
+  CHECK(made == 0);
+}
+
+TEST_CASE("A worker stopped while it starts drops the state, and its callers are told", "[b58]") {
+  starting_worker f;
+  auto call = f.begin();
+  auto stopping = spawn(f.loop, f.worker->stop());
+  test::drain(f.loop);
+  f.gate.open();
+  run_until(f.loop, [&] { return stopping.done() && call.done(); });
+  CHECK(stopping.succeeded());
+  CHECK(call.code() == errc::stopped);
+  CHECK(f.destroyed->size() == 1);
+}
+
+TEST_CASE("Destroying a worker fails what has not started, raises the stop flag of what runs, and joins", "[b57]") {
+  started_worker f;
+  auto running = f.occupy();
+  auto queued = spawn(f.loop, f.worker->run(nothing));
+  auto waiting = spawn(f.loop, f.worker->run(nothing));
+  auto prepared = f.worker->run(nothing);
+  test::drain(f.loop);
+  std::thread owner([&] { f.worker.reset(); });
+  run_until(f.loop, [&] { return queued.done() && waiting.done(); });
+  CHECK(queued.code() == errc::stopped);
+  CHECK(waiting.code() == errc::stopped);
+  f.gate.open();
+  owner.join();
+  run_until(f.loop, [&] { return running.done(); });
+  CHECK(f.destroyed->size() == 1);
+
+  auto late = spawn(f.loop, std::move(prepared));
+  run_until(f.loop, [&] { return late.done(); });
+  CHECK(late.code() == errc::stopped);
+}
+
+TEST_CASE("A worker destroyed while it starts waits for the factory, and tells those that wait for the start", "[b58]") {
+  starting_worker f;
+  auto first = f.begin();
+  auto second = spawn(f.loop, f.worker->start());
+  test::drain(f.loop);
+  std::thread owner([&] { f.worker.reset(); });
+  f.gate.open();
+  owner.join();
+  run_until(f.loop, [&] { return first.done() && second.done(); });
+  CHECK(first.code() == errc::stopped);
+  CHECK(f.destroyed->size() == 1);
+}
+
+TEST_CASE("A worker destroyed before its start got to the loop never makes a state", "[b58]") {
+  starting_worker f;
+  auto call = spawn(f.loop, f.worker->run(nothing));
+  f.worker.reset();
+  run_until(f.loop, [&] { return call.done(); });
+  CHECK(call.code() == errc::stopped);
+  CHECK(f.gate.arrived() == 0);
+}
+
+TEST_CASE("The last handle of a worker may be dropped on its own thread", "[b58]") {
+  test::loop_thread home;
+  std::promise<void> dropped;
+  auto worker = std::make_unique<worker_type>(home.context().get_executor(), [] { return state(); });
+  auto last = [&](state&) {
+    worker.reset();
+    dropped.set_value();
+  };
+  auto call = worker->async_run(last, asio::use_future);
+  dropped.get_future().get();
+  CHECK_NOTHROW(call.get());
+}
+
+TEST_CASE("A context destroyed with a running worker stops it, joins its thread, and runs nothing more", "[b60]") {
+  auto destroyed = std::make_shared<witness::log>();
+  checkpoint gate;
+  std::optional<asio::io_context> loop(std::in_place);
+  worker_type worker(loop->get_executor(), [=] { return std::make_unique<witness>(destroyed); });
+  auto obedient = [&](state&, run_context& context) {
+    gate.arrive();
+    while (!context.stop_requested())
+      std::this_thread::yield();
+  };
+  auto caller = [](worker_type& w, decltype(obedient)& engine, std::shared_ptr<witness::log> log) -> asio::awaitable<void> {
+    witness frame(std::move(log));
+    co_await w.run(engine);
+    FAIL("resumed");
+  };
+  for (int i = 0; i < 3; ++i)
+    asio::co_spawn(*loop, caller(worker, obedient, destroyed), [](std::exception_ptr) { FAIL("completed"); });
+  while (gate.arrived() == 0)
+    test::drain(*loop);
+  loop.reset();
+  CHECK(destroyed->size() == 4);  // three callers and the state
+
+  asio::io_context other;
+  auto late = spawn(other, worker.run(nothing));
+  run_until(other, [&] { return late.done(); });
+  CHECK(late.code() == errc::stopped);
+  auto stop = spawn(other, worker.stop());
+  run_until(other, [&] { return stop.done(); });
+  CHECK(stop.succeeded());
+}
+
+TEST_CASE("A context destroyed while a worker starts, or before, fails later calls", "[b60]") {
+  const bool begun = GENERATE(false, true);
+  checkpoint gate;
+  gate.open();
+  std::optional<asio::io_context> loop(std::in_place);
+  auto strand = std::make_optional(asio::make_strand(*loop));
+  worker_type worker(*strand, [&] {
+    gate.pass();
+    return state();
+  });
+  strand.reset();
+  if (begun) {
+    asio::co_spawn(*loop, worker.run(nothing), [](std::exception_ptr) { FAIL("completed"); });
+    while (gate.arrived() == 0)
+      test::step(*loop);
+  }
+  loop.reset();
+  asio::io_context other;
+  auto late = spawn(other, worker.run(nothing));
+  auto start = spawn(other, worker.start());
+  run_until(other, [&] { return late.done() && start.done(); });
+  CHECK_FALSE(late.succeeded());
+  CHECK_FALSE(start.succeeded());
+}
+
+TEST_CASE("A worker that is moved takes its thread along") {
+  asio::io_context loop;
+  worker_type first(loop.get_executor(), [] { return state(); });
+  auto home = [](state&) { return std::this_thread::get_id(); };
+  auto before = spawn(loop, first.run(home));
+  run_until(loop, [&] { return before.done(); });
+  worker_type second(std::move(first));
+  auto after = spawn(loop, second.run(home));
+  run_until(loop, [&] { return after.done(); });
+  CHECK(before.value() == after.value());
+}
+
+TEST_CASE("Threads of failed starts are joined by the next start, or with the context", "[b19]") {
+  asio::io_context loop;
+  worker_type worker(loop.get_executor(), []() -> state { throw std::runtime_error("broken"); });
+  for (int i = 0; i < 50; ++i) {
+    auto call = spawn(loop, worker.run(nothing));
+    run_until(loop, [&] { return call.done(); });
+    REQUIRE_FALSE(call.succeeded());
+  }
+}

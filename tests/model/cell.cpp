@@ -1,0 +1,255 @@
+// The once-cell under every schedule.
+
+#include "tests/model/loop.hpp"
+
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+namespace {
+
+namespace asio = boost::asio;
+using test::model::await;
+using test::model::ensure;
+using test::model::explorer;
+using cell = roster::detail::cell_state<int>;
+
+/// A cell, its flights and its callers.
+class scene {
+ public:
+  /// An initialiser that suspends twice and then fails or makes a value. It hears of a cancellation when it suspends again.
+  class flight final : public roster::detail::flight<int> {
+   public:
+    flight(scene& where, bool fails) : where_(where), fails_(fails) {}
+    asio::awaitable<int> start() override { return where_.fly(fails_); }
+
+   private:
+    scene& where_;
+    const bool fails_;
+  };
+
+  class node;
+
+  /// What became of a call. It outlives the node, which goes when it completes: its flight must not outlive the context.
+  struct caller {
+    bool done() const { return completions == 1; }
+    bool got_value() const { return value; }
+
+    std::shared_ptr<node> waiting;
+    int completions = 0;
+    bool value = false;
+    bool aborted = false;
+  };
+
+  class node final : public roster::detail::cell_waiter<int> {
+   public:
+    node(scene& where, bool fails, caller& whose) : cell_waiter(std::make_shared<flight>(where, fails)), whose_(whose) {}
+
+    void complete(std::shared_ptr<cell_waiter>, std::exception_ptr failure,
+                  std::shared_ptr<const int> value) noexcept override {
+      ensure(whose_.completions++ == 0, "a caller completes once");
+      ensure(!failure == !!value, "a caller gets a value or an error");
+      whose_.value = !!value;
+      whose_.aborted = failure && is_abort(failure);
+      whose_.waiting.reset();
+    }
+
+   private:
+    static bool is_abort(const std::exception_ptr& failure) noexcept {
+      try {
+        std::rethrow_exception(failure);
+      } catch (const boost::system::system_error& e) {
+        return e.code() == asio::error::operation_aborted;
+      } catch (...) {
+        return false;  // its initialiser's own
+      }
+    }
+
+    caller& whose_;
+  };
+
+  std::shared_ptr<caller> call(bool fails = false) {
+    auto fresh = callers_.emplace_back(std::make_shared<caller>());
+    fresh->waiting = std::make_shared<node>(*this, fails, *fresh);
+    return fresh;
+  }
+
+  void join(const std::shared_ptr<caller>& one) { state->join(one->waiting, asio::cancellation_slot()); }
+
+  /// Does what a cancellation slot does.
+  void cancel(const std::shared_ptr<caller>& one) {
+    if (auto waiting = one->waiting) state->cancel(std::move(waiting));
+  }
+
+  /// Joins, and waits to the end.
+  void use(const std::shared_ptr<caller>& one) {
+    join(one);
+    await([&] { return one->done(); });
+  }
+
+  /// At the end: everybody was told, and the cell has a value if somebody got one.
+  void check_rest() {
+    bool somebody = false;
+    for (const auto& one : callers_) {
+      ensure(one->done(), "everybody is told");
+      somebody = somebody || one->got_value();
+    }
+    ensure(running_ == 0, "no initialiser is left");
+    ensure(!somebody || state->try_get(), "a cell keeps the value that it gave out");
+    ensure(!state->try_get() || made_ == 1, "only one value is made");
+  }
+
+  int started() const { return started_; }
+
+  std::optional<test::model::loop> context{std::in_place};
+  std::shared_ptr<cell> state = roster::detail::make_closable<cell>(context->get_executor());
+
+ private:
+  struct in_flight {
+    explicit in_flight(scene& where) : s(where) { ensure(s.running_++ == 0, "initialisers do not overlap"); }
+    in_flight(const in_flight&) = delete;
+    in_flight& operator=(const in_flight&) = delete;
+    ~in_flight() { --s.running_; }
+    scene& s;
+  };
+
+  asio::awaitable<int> fly(bool fails) {
+    ++started_;
+    const in_flight guard(*this);
+    co_await asio::post(asio::use_awaitable);
+    co_await asio::post(asio::use_awaitable);
+    if (fails) throw std::runtime_error("cause");
+    co_return ++made_;
+  }
+
+  std::vector<std::shared_ptr<caller>> callers_;
+  int started_ = 0;
+  int running_ = 0;
+  int made_ = 0;
+};
+
+std::shared_ptr<scene> make_scene(explorer& stage) {
+  auto s = std::make_shared<scene>();
+  stage.daemon("strand", [&stage, s] { s->context->run(stage); });
+  return s;
+}
+
+}  // namespace
+
+TEST_CASE("Under every schedule all callers get the one value", "[model][cell]") {
+  test::model::explore("three callers", 2, [](explorer& stage) {
+    auto s = make_scene(stage);
+    std::vector<std::shared_ptr<scene::caller>> callers;
+    for (const auto* name : {"first", "second", "third"}) {
+      callers.push_back(s->call());
+      stage.actor(name, [s, one = callers.back()] { s->use(one); });
+    }
+    return [s, callers] {
+      s->check_rest();
+      for (const auto& one : callers)
+        ensure(one->got_value(), "nobody was cancelled");
+      ensure(s->started() == 1, "one initialiser runs");
+    };
+  });
+}
+
+TEST_CASE("Under every schedule a flight goes on while somebody waits", "[model][cell]") {
+  test::model::explore("one of two callers is cancelled", 4, [](explorer& stage) {
+    auto s = make_scene(stage);
+    auto fickle = s->call();
+    auto patient = s->call();
+    auto joined = std::make_shared<bool>(false);
+    auto shared_it = std::make_shared<bool>(false);
+    stage.actor("fickle", [s, fickle, joined, shared_it] {
+      s->join(fickle);
+      *shared_it = *joined;
+      s->cancel(fickle);
+      await([&] { return fickle->done(); });
+    });
+    stage.actor("patient", [s, patient, joined] {
+      s->join(patient);
+      *joined = true;
+      await([&] { return patient->done(); });
+    });
+    return [s, fickle, patient, shared_it] {
+      s->check_rest();
+      ensure(fickle->got_value() || fickle->aborted, "a cancelled caller gets the value or operation_aborted");
+      ensure(patient->got_value(), "nobody cancelled this caller");
+      ensure(s->started() <= (*shared_it ? 1 : 2), "a flight that somebody waits for is not stopped");
+    };
+  });
+}
+
+TEST_CASE("Under every schedule a caller after the last has left gets a value", "[model][cell]") {
+  test::model::explore("two callers leave, one comes", 2, [](explorer& stage) {
+    auto s = make_scene(stage);
+    auto first = s->call();
+    auto second = s->call();
+    auto late = s->call();
+    s->join(first);
+    s->join(second);
+    stage.actor("first", [s, first] { s->cancel(first); });
+    stage.actor("second", [s, second] { s->cancel(second); });
+    stage.actor("late", [s, late] { s->use(late); });
+    return [s, late] {
+      s->check_rest();
+      ensure(late->got_value(), "nobody cancelled the late caller");
+    };
+  });
+}
+
+TEST_CASE("Under every schedule a failure reaches those who waited for it, and nobody later", "[model][cell]") {
+  test::model::explore("an initialiser fails", test::model::unbounded, [](explorer& stage) {
+    auto s = make_scene(stage);
+    auto failing = s->call(true);
+    auto working = s->call();
+    auto late = s->call();
+    stage.actor("failing", [s, failing] { s->use(failing); });
+    stage.actor("working", [s, working, late] {
+      s->use(working);
+      s->use(late);
+    });
+    return [s, failing, working, late] {
+      s->check_rest();
+      ensure(!failing->aborted && !working->aborted, "nobody was cancelled");
+      ensure(late->got_value(), "a cell does not keep a failure");
+    };
+  });
+}
+
+TEST_CASE("Under every schedule a cell that dies tells its callers", "[model][cell]") {
+  test::model::explore("a cell is closed", test::model::unbounded, [](explorer& stage) {
+    auto s = make_scene(stage);
+    auto first = s->call();
+    auto second = s->call();
+    s->join(first);
+    s->join(second);
+    stage.actor("first", [s, first] { s->cancel(first); });
+    stage.actor("owner", [s] { s->state->close(); });
+    return [s, first, second] {
+      ensure(first->done() && second->done(), "everybody is told");
+      ensure(second->got_value() || second->aborted, "a caller gets the value, or hears that the cell is gone");
+    };
+  });
+}
+
+TEST_CASE("At whatever moment its context dies, a cell tells its callers", "[model][cell]") {
+  test::model::explore("a cell's context dies", test::model::unbounded, [](explorer& stage) {
+    auto s = make_scene(stage);
+    auto first = s->call();
+    auto second = s->call();
+    stage.actor("callers", [s, first, second] {
+      s->join(first);
+      s->join(second);
+      s->cancel(first);
+    });
+    stage.actor("end", [s] { s->context->stop(); });
+    return [s, first, second] {
+      s->context.reset();
+      s->check_rest();
+      ensure(second->got_value() || second->aborted, "a caller gets the value, or hears that the context is gone");
+    };
+  });
+}

@@ -1,0 +1,277 @@
+// The reader/writer lock under every schedule.
+
+#include "tests/model/loop.hpp"
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace {
+
+using roster::detail::lock_mode;
+using roster::detail::lock_state;
+using test::model::await;
+using test::model::ensure;
+using test::model::explorer;
+using test::model::point;
+
+constexpr auto shared = lock_mode::shared;
+constexpr auto exclusive = lock_mode::exclusive;
+
+/// A lock, who holds it, and who waits for it.
+class scene {
+ public:
+  class request final : public roster::detail::lock_waiter {
+   public:
+    request(scene& where, lock_mode wanted) : lock_waiter(wanted), where_(where) {}
+
+    void complete(std::shared_ptr<lock_waiter>, roster::error_code code, std::shared_ptr<lock_state> owner) noexcept override {
+      ensure(completions_++ == 0, "a request completes once");
+      ensure(!code == !!owner, "a request gets the lock or an error");
+      granted_ = !code;
+      where_.answered(*this);
+    }
+
+    bool done() const { return completions_ > 0; }
+    bool granted() const { return granted_; }
+
+   private:
+    scene& where_;
+    int completions_ = 0;
+    bool granted_ = false;
+  };
+
+  std::shared_ptr<request> ask(lock_mode mode) { return requests_.emplace_back(std::make_shared<request>(*this, mode)); }
+
+  void enqueue(const std::shared_ptr<request>& one) {
+    lock->enqueue(one);
+    if (!one->done()) arrived_.push_back(one.get());  // in the same step as its departure for the strand
+  }
+
+  bool try_lock(lock_mode mode) {
+    const bool got = lock->try_lock(mode);
+    if (got) entered(mode);
+    return got;
+  }
+
+  /// Waits for the lock. Whether it was granted.
+  bool acquire(const std::shared_ptr<request>& one) {
+    if (try_lock(one->mode)) return true;
+    enqueue(one);
+    await([&] { return one->done(); });
+    return one->granted();
+  }
+  bool acquire(lock_mode mode) { return acquire(ask(mode)); }
+
+  void release(lock_mode mode) {
+    mode == exclusive ? --writers_ : --readers_;
+    mode == exclusive ? lock->unlock_exclusive() : lock->unlock_shared();
+  }
+
+  void downgrade() {
+    --writers_;
+    ++readers_;
+    lock->downgrade();
+  }
+
+  /// Acquires, does something, releases.
+  void use(lock_mode mode) {
+    ensure(acquire(mode), "nobody was cancelled");
+    point();
+    release(mode);
+  }
+
+  /// Releases a request's hold, if it gets one.
+  void finish(const std::shared_ptr<request>& one) {
+    await([&] { return one->done(); });
+    if (one->granted()) release(one->mode);
+  }
+
+  /// At the end: everybody was told, and the word says that the lock is free and nobody waits.
+  void check_rest() {
+    for (const auto& one : requests_)
+      ensure(one->done() || !one->queued(), "nobody waits for a free lock");
+    ensure(arrived_.empty(), "everybody is told");
+    ensure(lock->try_lock(exclusive), "nobody holds the lock");
+    lock->unlock_exclusive();
+    ensure(context->idle(), "a release that nobody waits for tells nobody");
+  }
+
+  std::optional<test::model::loop> context{std::in_place};
+  std::shared_ptr<lock_state> lock = roster::detail::make_closable<lock_state>(context->get_executor());
+
+ private:
+  void entered(lock_mode mode) {
+    ensure(writers_ == 0 && (mode == shared || readers_ == 0), "a writer is alone");
+    mode == exclusive ? ++writers_ : ++readers_;
+  }
+
+  void answered(const request& one) {
+    const auto place = std::find(arrived_.begin(), arrived_.end(), &one);
+    if (one.granted()) {
+      ensure(place != arrived_.end() && place == arrived_.begin(), "waiters are granted in the order of their arrival");
+      entered(one.mode);
+    }
+    if (place != arrived_.end()) arrived_.erase(place);
+  }
+
+  int readers_ = 0;
+  int writers_ = 0;
+  std::vector<std::shared_ptr<request>> requests_;
+  std::vector<const request*> arrived_;
+};
+
+std::shared_ptr<scene> make_scene(explorer& stage) {
+  auto s = std::make_shared<scene>();
+  stage.daemon("strand", [&stage, s] { s->context->run(stage); });
+  return s;
+}
+
+auto rests(const std::shared_ptr<scene>& s) {
+  return [s] { s->check_rest(); };
+}
+
+}  // namespace
+
+TEST_CASE("Under every schedule two writers and a reader exclude each other, and all get their turn", "[model][lock]") {
+  test::model::explore("two writers and a reader", 2, [](explorer& stage) {
+    auto s = make_scene(stage);
+    stage.actor("writer", [s] { s->use(exclusive); });
+    stage.actor("other writer", [s] { s->use(exclusive); });
+    stage.actor("reader", [s] { s->use(shared); });
+    return rests(s);
+  });
+}
+
+TEST_CASE("Under every schedule readers, one of whom comes back, and a writer get their turns", "[model][lock]") {
+  test::model::explore("two readers, one twice, and a writer", 2, [](explorer& stage) {
+    auto s = make_scene(stage);
+    stage.actor("reader", [s] {
+      s->use(shared);
+      s->use(shared);
+    });
+    stage.actor("other reader", [s] { s->use(shared); });
+    stage.actor("writer", [s] { s->use(exclusive); });
+    return rests(s);
+  });
+}
+
+TEST_CASE("Under every schedule a writer who leaves lets those behind it in", "[model][lock]") {
+  test::model::explore("a writer is cancelled between readers", 2, [](explorer& stage) {
+    auto s = make_scene(stage);
+    s->try_lock(shared);
+    auto writer = s->ask(exclusive);
+    auto reader = s->ask(shared);
+    stage.actor("writer", [s, writer] {
+      s->enqueue(writer);
+      s->finish(writer);
+    });
+    stage.actor("canceller", [s, writer] { s->lock->cancel(writer); });
+    stage.actor("reader", [s, reader] {
+      ensure(s->acquire(shared), "nobody cancels the reader");
+      s->release(shared);
+      s->release(shared);  // the first one's, who would not have gone sooner
+    });
+    return rests(s);
+  });
+}
+
+TEST_CASE("Under every schedule a cancelled request gets the lock or an error", "[model][lock]") {
+  test::model::explore("a release and a cancellation race", 2, [](explorer& stage) {
+    auto s = make_scene(stage);
+    s->try_lock(exclusive);
+    auto writer = s->ask(exclusive);
+    stage.actor("holder", [s] { s->release(exclusive); });
+    stage.actor("writer", [s, writer] {
+      s->enqueue(writer);
+      s->finish(writer);
+    });
+    stage.actor("canceller", [s, writer] { s->lock->cancel(writer); });
+    return rests(s);
+  });
+}
+
+TEST_CASE("Under every schedule nobody passes a head that was found ungrantable", "[model][lock]") {
+  test::model::explore("a reader barges", 3, [](explorer& stage) {
+    auto s = make_scene(stage);
+    s->try_lock(shared);
+    auto writer = s->ask(exclusive);
+    auto sent = std::make_shared<bool>(false);
+    stage.actor("writer", [s, writer, sent] {
+      s->enqueue(writer);
+      *sent = true;
+      s->finish(writer);
+    });
+    stage.actor("barger", [s, sent] {
+      for (int i = 0; i < 2; ++i) {
+        const bool due = *sent && s->context->idle();  // stays so: the first hold is released below
+        const bool got = s->try_lock(shared);
+        ensure(!due || !got, "the head has been looked at, so newcomers queue");
+        if (got) s->release(shared);
+      }
+      s->release(shared);
+    });
+    return rests(s);
+  });
+}
+
+TEST_CASE("Under every schedule a downgrade lets readers in", "[model][lock]") {
+  test::model::explore("a downgrade", 2, [](explorer& stage) {
+    auto s = make_scene(stage);
+    s->try_lock(exclusive);
+    auto reader = s->ask(shared);
+    stage.actor("holder", [s, reader] {
+      s->downgrade();
+      await([&] { return reader->done(); });
+      s->release(shared);
+    });
+    stage.actor("reader", [s, reader] {
+      s->enqueue(reader);
+      s->finish(reader);
+      s->use(exclusive);
+    });
+    return rests(s);
+  });
+}
+
+TEST_CASE("Under every schedule a lock that dies tells its waiters, and takes nobody's hold", "[model][lock]") {
+  test::model::explore("a lock is closed", 2, [](explorer& stage) {
+    auto s = make_scene(stage);
+    s->try_lock(exclusive);
+    auto first = s->ask(exclusive);
+    auto second = s->ask(shared);
+    s->enqueue(first);
+    s->enqueue(second);
+    stage.actor("holder", [s] { s->release(exclusive); });
+    stage.actor("owner", [s] { s->lock->close(); });
+    stage.actor("waiters", [s, first, second] {
+      s->finish(first);
+      s->finish(second);
+    });
+    return rests(s);
+  });
+}
+
+TEST_CASE("At whatever moment its context dies, a lock tells its waiters", "[model][lock]") {
+  test::model::explore("a lock's context dies", 2, [](explorer& stage) {
+    auto s = make_scene(stage);
+    s->try_lock(exclusive);
+    auto first = s->ask(exclusive);
+    auto second = s->ask(shared);
+    s->enqueue(first);
+    stage.actor("reader", [s, second] {
+      s->enqueue(second);
+      s->lock->cancel(second);
+    });
+    stage.actor("holder", [s] { s->release(exclusive); });
+    stage.actor("end", [s] { s->context->stop(); });
+    return [s, first, second] {
+      s->context.reset();
+      ensure(first->done() && second->done(), "everybody is told when the context dies");
+      if (first->granted()) s->release(exclusive);
+      if (second->granted()) s->release(shared);
+      ensure(s->lock->try_lock(exclusive), "nobody holds the lock");
+    };
+  });
+}

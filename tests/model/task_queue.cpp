@@ -1,0 +1,250 @@
+// The queue of a blocking pool, its threads and its admission, under every schedule.
+
+#include "tests/model/stepped.hpp"
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace {
+
+using test::model::await;
+using test::model::ensure;
+using test::model::explorer;
+using test::model::point;
+using task_queue = roster::detail::task_queue;
+
+/// A pool, with actors for its threads.
+class scene {
+ public:
+  class work final : public roster::detail::task {
+   public:
+    explicit work(scene& where) : task(std::nullopt), where_(where) {}
+
+    void execute() noexcept override {
+      ensure(!executed_, "work runs once");
+      executed_ = true;
+      where_.began();
+      point();
+      if (on_run) on_run();
+      where_.ended();
+    }
+    void deliver(std::shared_ptr<task>) noexcept override {
+      ensure(executed_, "only work that ran is delivered");
+      completed();
+    }
+    void abandon(std::shared_ptr<task>, roster::error_code reason) noexcept override {
+      ensure(!executed_, "only work that did not run is abandoned");
+      reason_ = reason;
+      completed();
+    }
+    void interrupt(std::shared_ptr<task>) noexcept override { context.request_stop(); }
+
+    bool done() const { return completions_ == 1; }
+    bool executed() const { return executed_; }
+    roster::error_code reason() const { return reason_; }
+
+    std::function<void()> on_run;
+
+   private:
+    void completed() { ensure(completions_++ == 0, "a caller is told once"); }
+
+    scene& where_;
+    bool executed_ = false;
+    int completions_ = 0;
+    roster::error_code reason_;
+  };
+
+  class rest final : public roster::detail::rest_waiter {
+   public:
+    explicit rest(scene& where) : where_(where) {}
+    void complete(std::shared_ptr<rest_waiter>, roster::error_code code) noexcept override {
+      ensure(!done_, "whoever waits for rest is told once");
+      ensure(code || where_.running_ == 0, "at rest nothing runs");
+      done_ = true;
+    }
+    bool done() const { return done_; }
+
+   private:
+    scene& where_;
+    bool done_ = false;
+  };
+
+  scene(std::size_t threads, std::size_t limit)
+      : queue(std::make_shared<task_queue>(threads, limit)), threads_(threads), limit_(limit) {}
+
+  std::shared_ptr<work> make() { return works_.emplace_back(std::make_shared<work>(*this)); }
+
+  void push(const std::shared_ptr<work>& one) { queue->push(one); }
+
+  /// Whether it was accepted.
+  bool try_push(const std::shared_ptr<work>& one) {
+    queue->try_push(one);
+    if (one->done() && one->reason()) return false;
+    ensure(++accepted_ - finished_ <= threads_ + limit_, "no more is accepted than there is room for");
+    return true;
+  }
+
+  /// Waits until all work is done, and lets the threads go.
+  void close() {
+    await([&] {
+      for (const auto& one : works_)
+        if (!one->done()) return false;
+      return true;
+    });
+    queue->close();
+  }
+
+  /// At the end: everybody was told.
+  void check_rest() {
+    for (const auto& one : works_)
+      ensure(one->done(), "everybody is told");
+    const auto now = queue->count();
+    ensure(now.running == 0 && now.queued == 0 && now.waiting == 0, "nothing is left");
+  }
+
+  const std::shared_ptr<task_queue> queue;
+
+ private:
+  void began() { ensure(++running_ <= threads_, "no more runs than there are threads"); }
+  void ended() {
+    --running_;
+    ++finished_;
+  }
+
+  const std::size_t threads_, limit_;
+  std::size_t running_ = 0, accepted_ = 0, finished_ = 0;
+  std::vector<std::shared_ptr<work>> works_;
+};
+
+std::shared_ptr<scene> make_scene(explorer& stage, std::size_t threads, std::size_t limit) {
+  auto s = std::make_shared<scene>(threads, limit);
+  for (std::size_t i = 0; i < threads; ++i)
+    stage.actor("thread", [s] { s->queue->serve(); });
+  return s;
+}
+
+}  // namespace
+
+TEST_CASE("Under every schedule two threads take all work, in order", "[model][pool]") {
+  test::model::explore("three pushes, two threads", 2, [](explorer& stage) {
+    auto s = make_scene(stage, 2, 1);
+    auto first = s->make();
+    auto second = s->make();
+    auto third = s->make();
+    first->on_run = [other = second.get()] { await([&] { return other->executed(); }); };  // on the other thread
+    second->on_run = [other = first.get()] { ensure(other->executed(), "first come, first served"); };
+    stage.actor("caller", [s, first, second, third] {
+      s->push(first);
+      s->push(second);
+      s->push(third);
+      s->close();
+    });
+    return [s] { s->check_rest(); };
+  });
+}
+
+TEST_CASE("Under every schedule no more is accepted than there is room for, and no less", "[model][pool]") {
+  test::model::explore("three try_pushes, room for two", 3, [](explorer& stage) {
+    auto s = make_scene(stage, 1, 1);
+    auto refused = std::make_shared<int>(0);
+    auto attempt = [s, refused](const std::shared_ptr<scene::work>& one) {
+      if (s->try_push(one)) return;
+      ++*refused;
+      ensure(one->reason() == roster::errc::queue_full, "refused for want of room");
+    };
+    stage.actor("caller", [s, attempt, first = s->make(), second = s->make()] {
+      attempt(first);
+      attempt(second);
+      s->close();
+    });
+    stage.actor("other caller", [attempt, third = s->make()] { attempt(third); });
+    return [s, refused] {
+      s->check_rest();
+      ensure(*refused <= 1, "two are accepted");
+    };
+  });
+}
+
+TEST_CASE("Under every schedule there is room again as soon as a caller knows that its call is over", "[model][pool]") {
+  test::model::explore("a call after another", 3, [](explorer& stage) {
+    auto s = make_scene(stage, 1, 0);
+    stage.actor("caller", [s, first = s->make(), second = s->make()] {
+      ensure(s->try_push(first), "nothing runs yet");
+      await([&] { return first->done(); });
+      ensure(s->try_push(second), "nothing runs any more");
+      s->close();
+    });
+    return [s] { s->check_rest(); };
+  });
+}
+
+TEST_CASE("Under every schedule a cancelled call is removed or runs, and lets the next one move up", "[model][pool]") {
+  test::model::explore("a cancellation", 2, [](explorer& stage) {
+    auto s = make_scene(stage, 1, 0);
+    auto cancelled = s->make();
+    auto next = s->make();
+    stage.actor("caller", [s, cancelled, next] {
+      s->push(cancelled);
+      s->push(next);
+      s->close();
+    });
+    stage.actor("canceller", [s, cancelled] {
+      await([&] { return cancelled->queued() || cancelled->executed(); });
+      s->queue->cancel(cancelled);
+    });
+    return [s, cancelled, next] {
+      s->check_rest();
+      ensure(next->executed(), "nobody cancelled the next call");
+      ensure(cancelled->executed() || cancelled->reason() == boost::asio::error::operation_aborted,
+             "removed, if it did not run");
+    };
+  });
+}
+
+TEST_CASE("Under every schedule a pool that stops leaves nobody waiting, and comes to rest", "[model][pool]") {
+  test::model::explore("a stop", 3, [](explorer& stage) {
+    auto s = make_scene(stage, 1, 1);
+    auto first = s->make();
+    auto second = s->make();
+    auto rites = s->make();
+    auto rest = std::make_shared<scene::rest>(*s);
+    stage.actor("caller", [s, first, second] {
+      s->push(first);
+      s->push(second);
+    });
+    stage.actor("owner", [s, rest, rites] {
+      s->queue->stop();
+      ensure(s->queue->push_last_rites(rites), "not closed yet");
+      s->queue->notify_at_rest(rest);
+      await([&] { return rest->done(); });
+      s->close();
+    });
+    return [s, first, second, rites] {
+      s->check_rest();
+      ensure(rites->executed(), "the last rites run");
+      for (const auto& one : {first, second})
+        ensure(one->executed() || one->reason() == roster::errc::stopped, "stopped, if it did not run");
+    };
+  });
+}
+
+TEST_CASE("Under every schedule a pool that closes lets its threads go and tells everybody", "[model][pool]") {
+  test::model::explore("a close", 2, [](explorer& stage) {
+    auto s = make_scene(stage, 1, 0);
+    auto first = s->make();
+    auto second = s->make();
+    first->on_run = [&one = *first] { await([&one] { return one.context.stop_requested(); }); };
+    stage.actor("caller", [s, first, second] {
+      s->push(first);
+      s->push(second);
+    });
+    stage.actor("canceller", [s, second] {
+      await([&] { return second->queued() || second->executed() || second->done(); });
+      s->queue->cancel(second);
+    });
+    stage.actor("owner", [s] { s->queue->close(); });
+    return [s] { s->check_rest(); };
+  });
+}

@@ -1,0 +1,299 @@
+#!/usr/bin/env python3
+"""Checks the rules for sources that no compiler checks.
+
+usage: check_sources.py [--self-test]
+
+- include/roster blocks nowhere but where a line, or the one before it, says on which thread: "// blocks: a pool thread".
+- A std::mutex is taken only where that line says that it is held for a bounded moment: "// short:".
+- Includes point down the layers, and stay out of what a layer must not know.
+- No co_await expression holds what g++ 12 miscompiles: a capturing lambda or a braced temporary.
+
+--self-test breaks each rule in a copy of the sources and fails unless the check finds it.
+"""
+
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# From the bottom up: a header includes its own layer and those below. What it includes from detail/ counts as its own.
+LAYERS = ["", "sync", "exec", "capability", "registry", "serving", "engines", "remote"]
+
+BLOCKING = [
+    r"\bstd::shared_(timed_)?mutex\b",
+    r"\bstd::condition_variable(_any)?\b",
+    r"\bstd::(counting_semaphore|binary_semaphore|barrier|latch)\b",
+    r"\bstd::(shared_)?future\b|\bstd::promise\b|\bstd::async\b|\bstd::packaged_task\b|\buse_future\b",
+    r"\w*future\w*(\.|->)get\s*\(",
+    r"(\.|->)(wait|wait_for|wait_until|arrive_and_wait)\s*\(|(\.|->)join\s*\(\s*\)",
+    r"\b(sleep_for|sleep_until|sleep|usleep|nanosleep)\s*\(",
+    r"\bstd::(basic_)?(i|o)?fstream\b|\bfopen\s*\(|\bstd::(cin|getline)\b",
+]
+LOCKING = [
+    r"\bstd::(lock_guard|unique_lock|scoped_lock|shared_lock)\b",
+    r"^(?!.*co_await).*\bmutex_?(\.|->)lock(_shared)?\s*\(",
+]
+# Missing from standard libraries that are to work, or misread by ThreadSanitizer.
+UNPORTABLE = [r"\bstd::(jthread|stop_token|stop_source|move_only_function|atomic_thread_fence)\b"]
+
+LITERAL = re.compile(
+    r"""//[^\n]*|/\*.*?\*/|R"([^(\s]*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|(?<![0-9a-fA-F])'(?:\\.|[^'\\\n])+'""", re.DOTALL)
+INCLUDE = re.compile(r"""^\s*#\s*include\s*[<"]([^>"]+)[>"]""", re.MULTILINE)
+
+
+def without_literals(text):
+    """The text with comments, strings and characters blanked out; lines keep their numbers and columns."""
+    return LITERAL.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
+
+
+def line_of(text, position):
+    return text.count("\n", 0, position) + 1
+
+
+def closing(text, opening):
+    """The position of the bracket that closes the one at `opening`, or the end of the text."""
+    depth = 0
+    for position in range(opening, len(text)):
+        depth += (text[position] in "([{") - (text[position] in ")]}")
+        if depth == 0:
+            return position
+    return len(text)
+
+
+def starts_lambda(text, position):
+    """Whether the [ at `position` introduces a lambda; it may also be a subscript or an attribute."""
+    before = re.search(r"(\w+|\S)?\s*$", text[max(0, position - 100):position]).group(1) or ""
+    keyword = re.fullmatch(r"(co_)?(return|await|yield)", before)
+    subscript = before in (")", "]", "[") or (re.fullmatch(r"\w+", before) and not keyword)
+    return not subscript and text[position + 1:position + 2] != "["
+
+
+def expression_around(text, position):
+    """The bounds of the full expression at `position`."""
+    depth = 0  # of complete brackets that lie before it
+    while position > 0:
+        before = text[position - 1]
+        if before == "}" and depth == 0 and not re.match(r"\s*[,.)]", text[position:]):
+            break  # a block ends here; a braced temporary would be followed by the rest of its expression
+        control = before == "(" and re.search(r"\b(if|for|while|switch)\s*\($", text[max(0, position - 20):position])
+        if depth == 0 and (before in ";{" or control):
+            break
+        depth = max(0, depth + (before in ")]}") - (before in "([{"))
+        position -= 1
+    begin = position
+    while position < len(text) and text[position] not in ";)]}":
+        position = closing(text, position) if text[position] in "([{" else position
+        position += 1
+    return begin, position
+
+
+def forbidden_in_co_await(text):
+    """Positions and descriptions of what must not stand in the co_await expressions of `text` (without literals)."""
+    found = set()
+    for match in re.finditer(r"\bco_await\b", text):
+        position, end = expression_around(text, match.start())
+        if re.match(r"\}\s*[,.)]", text[end:]):
+            found.add((match.start(), "a braced temporary around a co_await expression"))
+        while position < end:
+            if text[position] == "{":
+                found.add((position, "a braced temporary in a co_await expression"))
+                position = closing(text, position)
+            elif text[position] == "[" and starts_lambda(text, position):
+                captures_end = closing(text, position)
+                if text[position + 1:captures_end].strip():
+                    found.add((position, "a lambda with captures in a co_await expression"))
+                position = closing(text, text.find("{", captures_end))
+            position += 1
+    return found
+
+
+class Checker:
+    def __init__(self, root):
+        self.root = root
+        self.include = root / "include"
+        self.headers = sorted((self.include / "roster").rglob("*.hpp"))
+        self.findings = []
+
+    def report(self, path, line, message):
+        self.findings.append(f"{path.relative_to(self.root)}:{line}: {message}")
+
+    def run(self):
+        for path in self.headers:
+            text = path.read_text()
+            self.check_blocking(path, text)
+            self.check_includes(path, text)
+        self.check_umbrella()
+        for path in self.headers + sorted((self.root / "examples").rglob("*.cpp")):
+            self.check_co_await(path, path.read_text())
+        readme = self.root / "README.md"
+        if readme.exists():
+            # Prose is blanked out, so that the findings have the right lines.
+            text, code = readme.read_text(), re.compile(r"^```cpp$(.*?)^```$", re.DOTALL | re.MULTILINE)
+            blank = list(re.sub(r"[^\n]", " ", text))
+            for block in code.finditer(text):
+                blank[block.start(1):block.end(1)] = block.group(1)
+            self.check_co_await(readme, "".join(blank))
+        return self.findings
+
+    def check_blocking(self, path, text):
+        lines, code = text.splitlines(), without_literals(text).splitlines()
+        for index, line in enumerate(code):
+            marks = "\n".join(lines[max(index - 1, 0):index + 1])
+            blocks = re.search(r"//.*\bblocks: *\w", marks)
+            short = re.search(r"//.*\bshort:", marks)
+            for patterns, permitted, message in [
+                (BLOCKING, blocks, "blocks; say where: // blocks: <thread>"),
+                (LOCKING, blocks or short, "takes a mutex; say for how long: // short: or // blocks: <thread>"),
+                (UNPORTABLE, False, "is not portable"),
+            ]:
+                match = next(filter(None, (re.search(pattern, line) for pattern in patterns)), None)
+                if match and not permitted:
+                    self.report(path, index + 1, f"'{match.group().strip()}' {message}")
+
+    def check_includes(self, path, text):
+        if "#pragma once" not in text:
+            self.report(path, 1, "no #pragma once")
+        parts = path.relative_to(self.include / "roster").parts
+        layer = parts[0] if len(parts) > 1 else ""
+        for match in INCLUDE.finditer(text):
+            target, line = match.group(1), line_of(text, match.start(1))
+            if target == "boost/asio.hpp" or re.match(r"boost/(beast|json)", target) and layer != "remote":
+                self.report(path, line, f"<{target}> is too large for this header")
+            if target.startswith("boost/asio/experimental/") and parts[-2:] != ("detail", "asio.hpp"):
+                self.report(path, line, f"<{target}> moves between versions of Boost; only detail/asio.hpp includes it")
+            if path.name != "roster.hpp" and layer in LAYERS:
+                for reached in [target] + self.reached_through_detail(target):
+                    if self.rank(reached) > LAYERS.index(layer):
+                        self.report(path, line, f"<{reached}> is in a layer above this one (through <{target}>)")
+        if layer == "engines" and (chain := self.path_to_asio(path)):
+            self.report(path, 1, "engines know nothing of Asio: " + " -> ".join(chain))
+
+    def includes_of(self, path):
+        return INCLUDE.findall(path.read_text()) if path.exists() else []
+
+    def reached_through_detail(self, target, seen=None):
+        seen = set() if seen is None else seen
+        if target.startswith("roster/detail/"):
+            for further in self.includes_of(self.include / target):
+                if further not in seen:
+                    seen.add(further)
+                    self.reached_through_detail(further, seen)
+        return sorted(seen)
+
+    @staticmethod
+    def rank(target):
+        if target == "roster/roster.hpp":
+            return len(LAYERS)
+        parts = target.split("/")
+        return LAYERS.index(parts[1]) if parts[0] == "roster" and len(parts) > 2 and parts[1] in LAYERS else 0
+
+    def path_to_asio(self, path, seen=None):
+        seen = set() if seen is None else seen
+        for target in self.includes_of(path):
+            if target.startswith("boost/asio"):
+                return [target]
+            if target.startswith("roster/") and target not in seen:
+                seen.add(target)
+                if chain := self.path_to_asio(self.include / target, seen):
+                    return [target] + chain
+        return []
+
+    def check_umbrella(self):
+        umbrella = self.include / "roster" / "roster.hpp"
+        reached, pending = set(), [umbrella] if umbrella.exists() else []
+        while pending:
+            path = pending.pop()
+            if path not in reached:
+                reached.add(path)
+                pending += [self.include / target for target in self.includes_of(path) if target.startswith("roster/")]
+        for path in self.headers if reached else []:
+            optional = path.relative_to(self.include / "roster").parts[0] in ("engines", "remote")
+            if optional == (path in reached):
+                relation = "must not reach" if optional else "does not reach"
+                self.report(umbrella, 1, f"{relation} {path.relative_to(self.include)}")
+
+    def check_co_await(self, path, text):
+        text = without_literals(text)
+        for position, message in sorted(forbidden_in_co_await(text)):
+            self.report(path, line_of(text, position), message + "; name it first")
+
+
+# Where, what and, when it breaks a rule, a part of what the check has to say.
+FAULTS = [
+    ("include/roster/sync/x.hpp", "inline std::shared_mutex m;", "blocks"),
+    ("include/roster/sync/x.hpp", "inline std::condition_variable c;", "blocks"),
+    ("include/roster/sync/x.hpp", "void f(auto& c, auto& l) { c.wait(l); }", "blocks"),
+    ("include/roster/exec/x.hpp", "int f(auto& future) { return future.get(); }", "blocks"),
+    ("include/roster/exec/x.hpp", "inline void f(std::thread& t) { t.join(); }", "blocks"),
+    ("include/roster/exec/x.hpp", "inline void f() { std::this_thread::sleep_for(std::chrono::seconds(1)); }", "blocks"),
+    ("include/roster/registry/x.hpp", "inline void f() { std::ifstream file(\"x\"); }", "blocks"),
+    ("include/roster/registry/x.hpp", "inline void f(std::mutex& m) { std::lock_guard lock(m); }", "takes a mutex"),
+    ("include/roster/registry/x.hpp", "// blocks:\nauto f(auto& c) { return c.wait(); }", "blocks"),
+    ("include/roster/exec/x.hpp", "inline std::jthread t;", "not portable"),
+    ("include/roster/sync/x.hpp", "#include <roster/registry/x.hpp>", "layer above"),
+    ("include/roster/x.hpp", "#include <roster/sync/x.hpp>", "layer above"),
+    ("include/roster/detail/lock_state.hpp", "#include <roster/exec/x.hpp>", "sync/shared_mutex.hpp"),
+    ("include/roster/registry/x.hpp", "#include <roster/serving/x.hpp>", "layer above"),
+    ("include/roster/registry/x.hpp", "#include <roster/roster.hpp>", "layer above"),
+    ("include/roster/sync/x.hpp", "#include <boost/asio.hpp>", "too large"),
+    ("include/roster/sync/x.hpp", "#include <boost/asio/experimental/channel.hpp>", "only detail/asio.hpp"),
+    ("include/roster/engines/x.hpp", "#include <roster/detail/asio.hpp>", "nothing of Asio"),
+    ("include/roster/sync/x.hpp", "auto f() { co_await run([p] { return p; }); }", "captures"),
+    ("include/roster/sync/x.hpp", "auto f() { auto x = co_await run(1, [&]() mutable { return p; }, token); }", "captures"),
+    ("include/roster/sync/x.hpp", "auto f() { if (co_await run([p] { return p; })) { g(); } }", "captures"),
+    ("include/roster/sync/x.hpp", "auto f() { g([p] { return p; }, co_await run()); }", "captures"),
+    ("include/roster/sync/x.hpp", "auto f() { co_await run(options{.n = 2}); }", "braced"),
+    ("include/roster/sync/x.hpp", "auto f() { co_await run(\"x\", {}); }", "braced"),
+    ("include/roster/sync/x.hpp", "auto f() { g({1}, co_await run()); }", "braced"),
+    ("include/roster/sync/x.hpp", "auto f() { co_return co_await run(std::array<T, 2>{a, b}); }", "braced"),
+    ("include/roster/sync/x.hpp", "auto f() { g(options{co_await run()}); }", "braced"),
+    ("examples/x.cpp", "auto f() {\n  co_await run(\n      [p] { return p; });\n}", "captures"),
+    ("README.md", "prose {}\n```cpp\nco_await run([p] { return p; });\n```\n", "captures"),
+    ("include/roster/sync/x.hpp", "#include <vector>  // not reached by roster.hpp", "does not reach"),
+    # and what is in order
+    ("include/roster/engines/x.hpp", "inline void f(std::mutex& m) { std::lock_guard lock(m); }  // short:", None),
+    ("include/roster/engines/x.hpp", "// blocks: the pool's threads\ninline std::condition_variable c;", None),
+    ("include/roster/engines/x.hpp", "// a std::shared_mutex would .wait( here\ninline auto s = \"std::shared_mutex\";", None),
+    ("include/roster/engines/x.hpp", "#include <roster/version.hpp>", None),
+    ("examples/x.cpp", "auto f() { for (auto x : co_await run([] { return T{1}; })) { g([x] {}); } }", None),
+    ("examples/x.cpp", "auto f() { if (p) { g({1}); } co_await run(a[i], b[co_await c()]); T t{co_await d()}; }", None),
+    ("examples/x.cpp", "auto f() { while (auto x = co_await s.next()) g(T{*x}); spawn([p]() { co_await p->run(); }); }",
+     None),
+    ("examples/x.cpp", "auto f = [](auto& x) -> T<void> { if (co_await x.f()) { T{1}; } else { g([x] {}); } };", None),
+    ("README.md", "prose co_await f([p] {});\n```cpp\nauto g = [p] {}; co_await f(g);\n```\n", None),
+]
+
+
+def self_test():
+    failures = 0
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        shutil.copytree(ROOT / "include", root / "include")
+        (root / "examples").mkdir()
+        before = set(Checker(root).run())
+        for name, text, expected in FAULTS:
+            path = root / name
+            original = path.read_text() if path.exists() else None
+            path.write_text("#pragma once\n" + text if path.suffix == ".hpp" else text)
+            added = set(Checker(root).run()) - before
+            path.unlink() if original is None else path.write_text(original)
+            if not any(expected in finding for finding in added) if expected else added:
+                failures += 1
+                print(f"expected {expected or 'nothing'}, found {sorted(added) or 'nothing'}, in {name}:\n{text}")
+    print(f"{len(FAULTS) - failures} of {len(FAULTS)} judged right")
+    return failures
+
+
+def main():
+    if sys.argv[1:] == ["--self-test"]:
+        return 1 if self_test() else 0
+    findings = Checker(ROOT).run()
+    print("\n".join(findings) if findings else "no findings")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

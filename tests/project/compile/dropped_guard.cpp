@@ -1,0 +1,9 @@
+#include <roster/sync/shared_mutex.hpp>
+
+boost::asio::awaitable<void> f(roster::async_shared_mutex& mutex) {
+#ifdef ROSTER_TEST_RIGHT
+  auto guard = co_await mutex.lock();
+#else
+  co_await mutex.lock();
+#endif
+}

@@ -1,0 +1,118 @@
+#pragma once
+
+// Threads that meet, and work that tells where it was destroyed.
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+
+#include <condition_variable>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace test {
+
+/// Work waits here until it is let through. (libstdc++ 12's semaphores can sleep for ever.)
+class checkpoint {
+ public:
+  /// Arrives, and waits until the checkpoint is open.
+  void pass() {
+    std::unique_lock lock(mutex_);
+    ++arrived_;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return open_; });
+  }
+
+  /// Arrives, and goes on.
+  void arrive() {
+    std::lock_guard lock(mutex_);
+    ++arrived_;
+    changed_.notify_all();
+  }
+
+  void open() {
+    std::lock_guard lock(mutex_);
+    open_ = true;
+    changed_.notify_all();
+  }
+
+  /// Waits for arrivals.
+  void await(int count = 1) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return arrived_ >= count; });
+  }
+
+  int arrived() {
+    std::lock_guard lock(mutex_);
+    return arrived_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int arrived_ = 0;
+  bool open_ = false;
+};
+
+/// Runs handlers until `done()`, waiting for them as long as operations are under way.
+template <typename Predicate>
+void run_until(boost::asio::io_context& context, Predicate done) {
+  while (!done()) {
+    context.restart();
+    if (context.run_one() == 0 && !done()) throw std::logic_error("the loop ran out of work");
+  }
+}
+
+/// Move-only. Notes on which thread it is destroyed, unless it was moved from.
+class witness {
+ public:
+  using log = std::vector<std::thread::id>;
+
+  explicit witness(std::shared_ptr<log> where) : where_(std::move(where)) {}
+  witness(witness&&) noexcept = default;
+  witness& operator=(witness&&) = delete;
+  ~witness() {
+    if (where_) where_->push_back(std::this_thread::get_id());
+  }
+
+ private:
+  std::shared_ptr<log> where_;
+};
+
+/// A loop on a thread of its own.
+class loop_thread {
+ public:
+  loop_thread() : thread_([this] { context_.run(); }) {}
+  loop_thread(const loop_thread&) = delete;
+  loop_thread& operator=(const loop_thread&) = delete;
+  ~loop_thread() { join(); }
+
+  boost::asio::io_context& context() { return context_; }
+  std::thread::id id() const { return thread_.get_id(); }
+
+  /// Lets the loop end once it is out of work.
+  void join() {
+    work_.reset();
+    if (thread_.joinable()) thread_.join();
+  }
+
+ private:
+  boost::asio::io_context context_{1};
+  std::optional<boost::asio::executor_work_guard<boost::asio::io_context::executor_type>> work_{context_.get_executor()};
+  std::thread thread_;
+};
+
+/// The seed of a stress test: `ROSTER_SEED`, or a fresh one.
+inline std::uint32_t stress_seed() {
+  const char* given = std::getenv("ROSTER_SEED");
+  return given ? static_cast<std::uint32_t>(std::strtoul(given, nullptr, 10)) : std::random_device()();
+}
+
+}  // namespace test

@@ -1,0 +1,1 @@
+#include "tests/support/precompiled.hpp"  // the precompiled header needs a source that uses it
