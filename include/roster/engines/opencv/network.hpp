@@ -149,8 +149,7 @@ class network {
   /// Reads the network, and calls `try_out(*this)` to learn more of it. Throws `bad_model` for whatever OpenCV throws.
   template <typename TryOut>
   network(const onnx_file& file, TryOut try_out) : file_(file.name()) {
-    static std::mutex loading;      // OpenCV cannot load from several threads at once
-    std::lock_guard lock(loading);  // blocks: the thread that makes the engine
+    std::lock_guard lock(loading_);  // blocks: the thread that makes the engine
     const muted_log muted;
     try {
       net_ = std::make_unique<cv::dnn::Net>(cv::dnn::readNetFromONNX(file.bytes().data(), file.bytes().size()));
@@ -208,6 +207,8 @@ class network {
     const std::string_view text = failure.what();
     return std::string(text.substr(0, text.find_last_not_of("\n >") + 1));
   }
+
+  inline static std::mutex loading_;  // OpenCV cannot load from several threads at once, whatever the networks are for
 
   std::string file_;
   errc blamed_ = errc::bad_model;      // for a wrong output: the model, until it has been tried out
