@@ -20,7 +20,8 @@ struct coroutine_signature<void> : std::type_identity<void(std::exception_ptr)> 
 
 template <typename T>
 asio::awaitable<T> start_by_post(asio::awaitable<T> body) {
-  co_await asio::post(asio::use_awaitable);
+  // Dependent on T, so that including this header instantiates nothing of Asio's coroutines.
+  co_await asio::post(asio::use_awaitable_t<typename asio::awaitable<T>::executor_type>());
   co_return co_await std::move(body);
 }
 
