@@ -5,7 +5,7 @@
 //
 // Two things are Asio's and not to be helped. An initiation that throws inside a co_await destroys the coroutine, and what it
 // threw leaves the loop ("escaped"): so the coroutine forms are held to less than those that take tokens. And a completion that
-// cannot be posted terminates, documented at `pending_handler` and, for the lock's strand, at the lock: there is nobody left to
+// cannot be posted terminates, documented at `pending_handler`: there is nobody left to
 // tell. It is accepted of operations that have to wait, and of nothing else.
 
 #include "tests/faults/injection.hpp"

@@ -2,7 +2,6 @@
 
 #include "tests/model/loop.hpp"
 
-#include <algorithm>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -36,6 +35,10 @@ class scene {
     bool done() const { return completions_ > 0; }
     bool granted() const { return granted_; }
 
+    int began = 0;  // when it started to queue, and when it had
+    int ended = 0;
+    bool leaving = false;
+
    private:
     scene& where_;
     int completions_ = 0;
@@ -45,8 +48,14 @@ class scene {
   std::shared_ptr<request> ask(lock_mode mode) { return requests_.emplace_back(std::make_shared<request>(*this, mode)); }
 
   void enqueue(const std::shared_ptr<request>& one) {
+    one->began = ++clock_;
     lock->enqueue(one);
-    if (!one->done()) arrived_.push_back(one.get());  // in the same step as its departure for the strand
+    one->ended = ++clock_;
+  }
+
+  void cancel(const std::shared_ptr<request>& one) {
+    one->leaving = true;
+    lock->cancel(one);
   }
 
   bool try_lock(lock_mode mode) {
@@ -91,11 +100,9 @@ class scene {
   /// At the end: everybody was told, and the word says that the lock is free and nobody waits.
   void check_rest() {
     for (const auto& one : requests_)
-      ensure(one->done() || !one->queued(), "nobody waits for a free lock");
-    ensure(arrived_.empty(), "everybody is told");
-    ensure(lock->try_lock(exclusive), "nobody holds the lock");
+      ensure(one->done() || !one->began, "everybody is told");
+    ensure(lock->try_lock(exclusive), "nobody holds the lock, and nobody waits");
     lock->unlock_exclusive();
-    ensure(context->idle(), "a release that nobody waits for tells nobody");
   }
 
   std::optional<test::model::loop> context{std::in_place};
@@ -108,25 +115,17 @@ class scene {
   }
 
   void answered(const request& one) {
-    const auto place = std::find(arrived_.begin(), arrived_.end(), &one);
-    if (one.granted()) {
-      ensure(place != arrived_.end() && place == arrived_.begin(), "waiters are granted in the order of their arrival");
-      entered(one.mode);
-    }
-    if (place != arrived_.end()) arrived_.erase(place);
+    if (!one.granted()) return;
+    for (const auto& other : requests_)
+      ensure(!other->ended || other->done() || other->leaving || other->ended > one.began, "who came first is granted first");
+    entered(one.mode);
   }
 
   int readers_ = 0;
   int writers_ = 0;
+  int clock_ = 0;
   std::vector<std::shared_ptr<request>> requests_;
-  std::vector<const request*> arrived_;
 };
-
-std::shared_ptr<scene> make_scene(explorer& stage) {
-  auto s = std::make_shared<scene>();
-  stage.daemon("strand", [&stage, s] { s->context->run(stage); });
-  return s;
-}
 
 auto rests(const std::shared_ptr<scene>& s) {
   return [s] { s->check_rest(); };
@@ -135,8 +134,8 @@ auto rests(const std::shared_ptr<scene>& s) {
 }  // namespace
 
 TEST_CASE("Under every schedule two writers and a reader exclude each other, and all get their turn", "[model][lock]") {
-  test::model::explore("two writers and a reader", 2, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("two writers and a reader", 3, [](explorer& stage) {
+    auto s = std::make_shared<scene>();
     stage.actor("writer", [s] { s->use(exclusive); });
     stage.actor("other writer", [s] { s->use(exclusive); });
     stage.actor("reader", [s] { s->use(shared); });
@@ -145,8 +144,8 @@ TEST_CASE("Under every schedule two writers and a reader exclude each other, and
 }
 
 TEST_CASE("Under every schedule readers, one of whom comes back, and a writer get their turns", "[model][lock]") {
-  test::model::explore("two readers, one twice, and a writer", 2, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("two readers, one twice, and a writer", 3, [](explorer& stage) {
+    auto s = std::make_shared<scene>();
     stage.actor("reader", [s] {
       s->use(shared);
       s->use(shared);
@@ -158,8 +157,8 @@ TEST_CASE("Under every schedule readers, one of whom comes back, and a writer ge
 }
 
 TEST_CASE("Under every schedule a writer who leaves lets those behind it in", "[model][lock]") {
-  test::model::explore("a writer is cancelled between readers", 2, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("a writer is cancelled between readers", 3, [](explorer& stage) {
+    auto s = std::make_shared<scene>();
     s->try_lock(shared);
     auto writer = s->ask(exclusive);
     auto reader = s->ask(shared);
@@ -167,7 +166,10 @@ TEST_CASE("Under every schedule a writer who leaves lets those behind it in", "[
       s->enqueue(writer);
       s->finish(writer);
     });
-    stage.actor("canceller", [s, writer] { s->lock->cancel(writer); });
+    stage.actor("canceller", [s, writer] {
+      await([&] { return writer->ended > 0; });
+      s->cancel(writer);
+    });
     stage.actor("reader", [s, reader] {
       ensure(s->acquire(shared), "nobody cancels the reader");
       s->release(shared);
@@ -178,8 +180,8 @@ TEST_CASE("Under every schedule a writer who leaves lets those behind it in", "[
 }
 
 TEST_CASE("Under every schedule a cancelled request gets the lock or an error", "[model][lock]") {
-  test::model::explore("a release and a cancellation race", 2, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("a release and a cancellation race", 3, [](explorer& stage) {
+    auto s = std::make_shared<scene>();
     s->try_lock(exclusive);
     auto writer = s->ask(exclusive);
     stage.actor("holder", [s] { s->release(exclusive); });
@@ -187,14 +189,14 @@ TEST_CASE("Under every schedule a cancelled request gets the lock or an error", 
       s->enqueue(writer);
       s->finish(writer);
     });
-    stage.actor("canceller", [s, writer] { s->lock->cancel(writer); });
+    stage.actor("canceller", [s, writer] { s->cancel(writer); });
     return rests(s);
   });
 }
 
 TEST_CASE("Under every schedule nobody passes a head that was found ungrantable", "[model][lock]") {
-  test::model::explore("a reader barges", 3, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("a reader barges", 4, [](explorer& stage) {
+    auto s = std::make_shared<scene>();
     s->try_lock(shared);
     auto writer = s->ask(exclusive);
     auto sent = std::make_shared<bool>(false);
@@ -205,7 +207,7 @@ TEST_CASE("Under every schedule nobody passes a head that was found ungrantable"
     });
     stage.actor("barger", [s, sent] {
       for (int i = 0; i < 2; ++i) {
-        const bool due = *sent && s->context->idle();  // stays so: the first hold is released below
+        const bool due = *sent;  // stays so: the first hold is released below
         const bool got = s->try_lock(shared);
         ensure(!due || !got, "the head has been looked at, so newcomers queue");
         if (got) s->release(shared);
@@ -217,8 +219,8 @@ TEST_CASE("Under every schedule nobody passes a head that was found ungrantable"
 }
 
 TEST_CASE("Under every schedule a downgrade lets readers in", "[model][lock]") {
-  test::model::explore("a downgrade", 2, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("a downgrade", 3, [](explorer& stage) {
+    auto s = std::make_shared<scene>();
     s->try_lock(exclusive);
     auto reader = s->ask(shared);
     stage.actor("holder", [s, reader] {
@@ -236,8 +238,8 @@ TEST_CASE("Under every schedule a downgrade lets readers in", "[model][lock]") {
 }
 
 TEST_CASE("Under every schedule a lock that dies tells its waiters, and takes nobody's hold", "[model][lock]") {
-  test::model::explore("a lock is closed", 2, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("a lock is closed", 3, [](explorer& stage) {
+    auto s = std::make_shared<scene>();
     s->try_lock(exclusive);
     auto first = s->ask(exclusive);
     auto second = s->ask(shared);
@@ -254,20 +256,19 @@ TEST_CASE("Under every schedule a lock that dies tells its waiters, and takes no
 }
 
 TEST_CASE("At whatever moment its context dies, a lock tells its waiters", "[model][lock]") {
-  test::model::explore("a lock's context dies", 2, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("a lock's context dies", 3, [](explorer& stage) {
+    auto s = std::make_shared<scene>();
     s->try_lock(exclusive);
     auto first = s->ask(exclusive);
     auto second = s->ask(shared);
     s->enqueue(first);
     stage.actor("reader", [s, second] {
       s->enqueue(second);
-      s->lock->cancel(second);
+      s->cancel(second);
     });
     stage.actor("holder", [s] { s->release(exclusive); });
-    stage.actor("end", [s] { s->context->stop(); });
+    stage.actor("end", [s] { s->context.reset(); });
     return [s, first, second] {
-      s->context.reset();
       ensure(first->done() && second->done(), "everybody is told when the context dies");
       if (first->granted()) s->release(exclusive);
       if (second->granted()) s->release(shared);

@@ -165,13 +165,11 @@ TEST_CASE("waiters are served in the order of their arrival", "[lock][b2]") {
     CHECK(task.succeeded());
 }
 
-TEST_CASE("the head of the queue is passed only until the strand has found it waiting", "[lock][b2]") {
+TEST_CASE("while readers hold the lock nobody passes a writer at the head of the queue", "[lock][b2]") {
   asio::io_context context;
   async_shared_mutex mutex{context};
   auto holder = mutex.try_lock_shared();
   write_request writer{mutex};
-  CHECK(mutex.try_lock_shared());
-  drain(context);
   CHECK_FALSE(mutex.try_lock_shared());
   holder.reset();
   CHECK_FALSE(mutex.try_lock_shared());

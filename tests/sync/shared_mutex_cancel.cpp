@@ -356,21 +356,3 @@ TEST_CASE("a handler that its executor drops hands the lock on, from within the 
   drain(context);
   CHECK(last.holds());
 }
-
-TEST_CASE("a cancellation from within the strand overtakes its waiter, and counts", "[lock][b6]") {
-  asio::io_context context;
-  async_shared_mutex mutex{context};
-  std::optional<write_request> late;
-  // Cancels when it is destroyed, which here happens on the strand.
-  std::shared_ptr<void> canceller(nullptr, [&](void*) { late->cancel(); });
-  auto holder = mutex.try_lock();
-  auto handler = [canceller](roster::error_code, async_shared_mutex::unique_guard) {};
-  mutex.async_lock(asio::bind_executor(test::dropping_executor{&context}, std::move(handler)));
-  drain(context);
-  holder.reset();
-  late.emplace(mutex);
-  canceller.reset();
-  drain(context);
-  CHECK(late->aborted());
-  CHECK(mutex.try_lock());
-}

@@ -247,9 +247,11 @@ TEST_CASE("a waiter on another context is told when the lock's context dies", "[
   guard.reset();
   auto late = mutex.try_lock();
   write_request refused{mutex, other.get_executor()};
-  refused.cancel();
+  write_request cancelled{mutex, other.get_executor()};
+  cancelled.cancel();
   drain(other);
   CHECK(refused.aborted());
+  CHECK(cancelled.aborted());
 }
 
 TEST_CASE("a guard that was granted but not delivered is released with its context", "[lock][b5]") {
@@ -275,21 +277,13 @@ TEST_CASE("a context may be destroyed with a grant, a hand-over or a cancellatio
   auto guard = mutex.try_lock();
   write_request first{mutex}, second{mutex}, third{mutex};
   drain(*context);
-  SECTION("the release is not yet seen by the strand") {
-    guard.reset();
-  }
   SECTION("the first waiter was granted, and does not know it") {
     guard.reset();
-    test::step(*context);
-  }
-  SECTION("the cancellation is not yet seen by the strand") {
-    first.cancel();
   }
   SECTION("the aborted handler is not yet called") {
     first.cancel();
-    test::step(*context);
   }
-  SECTION("the lock died, and the strand does not know it") {
+  SECTION("the lock died, and its waiter does not know it") {
     std::optional<async_shared_mutex> dying{*context};
     write_request holder{*dying}, waiter{*dying};
     dying.reset();
@@ -315,10 +309,7 @@ TEST_CASE("handlers on a strand of a dying context are destroyed, whichever of s
   write_request first{*mutex, *strand}, second{*mutex, *strand};
   drain(*context);
   const bool granted = GENERATE(true, false);
-  if (granted) {
-    guard.reset();
-    test::step(*context);
-  }
+  if (granted) guard.reset();
   strand.reset();
   context.reset();
   CHECK(first.dropped());

@@ -45,12 +45,11 @@ class lock_waiter : public queue_node<lock_waiter> {
 ///     0                free, nobody waits
 ///     W                one writer               W with R > 0, or with a second W: never
 ///     R > 0            readers
-///     P > 0, F = 0     a grant has let the head in, or a release has come; the queue is about to be looked at
-///     P > 0, F = 1     the head waits for W = R = 0 (a writer) or W = 0 (a reader); that release looks at the queue
+///     P > 0, F = 0     the head waits for a writer's release; or somebody is about to look at the queue
+///     P > 0, F = 1     the head waits for W = R = 0 (a writer) or W = 0 (a reader)
 ///     P = 0, F = 1     only until the look that finds the queue empty clears F
 ///
-/// P and F change under the mutex of the queue only, so "somebody waits" seen by a release stays true until that release, or
-/// somebody before it, has looked.
+/// P and F change under the mutex of the queue only, so "somebody waits" seen by a release stays true until somebody looks.
 /// Every change is one read-modify-write. An acquisition is `acquire`, so that it sees what earlier holders wrote; a release
 /// is `acq_rel`: it publishes the section, and the last reader's must also carry the other readers' sections to the next
 /// writer, which reads only that last value (a release sequence would do; acq_rel also orders the look at P).
@@ -82,13 +81,6 @@ class lock_state final : public closable {
     return false;
   }
 
-  /// Tries a little longer: a holder on another thread is usually gone within some tens of nanoseconds.
-  bool spin_lock(lock_mode mode) noexcept {
-    for (int i = 0; i < 50; ++i)
-      if (try_lock(mode)) return true;
-    return false;
-  }
-
   void unlock_shared() noexcept { released(word_.fetch_sub(reader, std::memory_order_acq_rel) - reader); }
   void unlock_exclusive() noexcept { released(word_.fetch_sub(writer, std::memory_order_acq_rel) - writer); }
 
@@ -105,7 +97,7 @@ class lock_state final : public closable {
     }
     word_.fetch_add(waiter, std::memory_order_acq_rel);  // a release from now on looks at the queue
     queue_.push_back(std::move(node));
-    grant(lock);
+    grant(lock, false);
   }
 
   /// Takes a waiter out, unless it was granted.
@@ -155,40 +147,45 @@ class lock_state final : public closable {
       look();
   }
 
+  /// A holder has left.
   void look() noexcept {
     std::unique_lock lock(mutex_);  // short:
-    grant(lock);
+    grant(lock, true);
   }
 
   /// Grants from the head of the queue as far as that goes. One at a time does so, for all others: waiters are told in order,
   /// and a handler that its executor destroys, which releases the lock again, makes this a loop and no recursion.
-  void grant(std::unique_lock<std::mutex>& lock) noexcept {
+  void grant(std::unique_lock<std::mutex>& lock, bool released) noexcept {
+    released_ |= released;
     if (granting_) return;
     granting_ = true;
-    while (auto granted = next_granted()) {
+    while (auto granted = next_granted(std::exchange(released_, false))) {
       lock.unlock();
       tell(std::move(granted), error_code(), shared());
-      lock.lock();
+      lock.lock();  // short:
     }
     granting_ = false;
   }
 
   /// Under the mutex.
-  std::shared_ptr<lock_waiter> next_granted() noexcept {
+  std::shared_ptr<lock_waiter> next_granted(bool released) noexcept {
     if (queue_.empty()) {
       word_.fetch_and(~fair, std::memory_order_relaxed);  // publishes nothing: it only reopens the fast path
       return nullptr;
     }
-    const bool taken = queue_.front().mode == lock_mode::exclusive ? take<writer, writer | readers>() : take<reader, writer>();
+    const bool taken = queue_.front().mode == lock_mode::exclusive ? take<writer, writer | readers>(released)
+                                                                   : take<reader, writer>(released);
     return taken ? queue_.pop_front() : nullptr;
   }
 
-  /// Turns one waiter into a holder if none of `Obstacles` is in the word, else closes the gate.
+  /// Turns one waiter into a holder if none of `Obstacles` is in the word. Else closes the gate if that is necessary: readers may
+  /// follow each other for ever, and where somebody has just left, somebody else has passed the head. A writer's release looks.
   template <std::uint64_t Hold, std::uint64_t Obstacles>
-  bool take() noexcept {
+  bool take(bool released) noexcept {
     auto word = word_.load(std::memory_order_relaxed);
     for (;;) {
       const bool free = !(word & Obstacles);
+      if (!free && !released && !(word & readers)) return false;
       const auto next = free ? (word - waiter + Hold) & ~fair : word | fair;
       if (word_.compare_exchange_weak(word, next, std::memory_order_acquire, std::memory_order_relaxed)) return free;
     }
@@ -198,7 +195,8 @@ class lock_state final : public closable {
   std::atomic<std::uint64_t> word_{0};
   std::mutex mutex_;
   bool granting_ = false;
-  bool closed_ = false;  // the context is gone
+  bool released_ = false;  // since the last look
+  bool closed_ = false;    // the context is gone
   shared_queue<lock_waiter> queue_;
 };
 

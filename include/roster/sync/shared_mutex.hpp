@@ -101,14 +101,14 @@ class pending_lock final : public lock_waiter {
 
 /// A reader/writer lock for coroutines: waiting suspends the coroutine, never the thread.
 ///
-/// Taking or releasing a free lock is one atomic operation. Waiters queue in order of arrival, on a strand of the lock's
-/// executor; readers queued together are granted together. Nobody starves: a newcomer can pass the head of the queue only until
-/// the head has been looked at once, from then on every newcomer, `try_lock` included, queues behind it. Ownership is handed to
-/// a waiter, who does not compete for it after waking. There is no recursion (a coroutine that locks twice waits for itself for
+/// Taking or releasing a free lock is one atomic operation. Waiters queue in order of arrival; readers queued together are
+/// granted together. Nobody starves: the head of the queue can be passed only in the instant between a release and that release's
+/// look at the queue; once a look has found it passed, every newcomer, `try_lock` included, queues behind it. Ownership is handed
+/// to a waiter, who does not compete for it after waking. There is no recursion (a coroutine that locks twice waits for itself for
 /// ever), no upgrade from shared to exclusive, and no poisoning.
 ///
-/// An operation that waits, and a release that somebody waits for, post to the strand; when memory for that cannot be had
-/// the program terminates, since the lock could not be handed on.
+/// A release that somebody waits for posts that waiter's handler; when memory for that cannot be had, which an `io_context` does
+/// not ask for, the program terminates, since the lock could not be handed on.
 ///
 /// `Executor` is that of the coroutines that call `lock` and `lock_shared`; the other members serve everybody.
 ///
@@ -125,11 +125,11 @@ class basic_async_shared_mutex {
   /// Shared ownership, released by the destructor. Any thread may release it; it may outlive the lock.
   using shared_guard = detail::lock_guard<detail::lock_mode::shared>;
 
-  /// A free lock that queues its waiters on a strand of `executor`.
+  /// A free lock whose waiters complete on `executor` by default, and are told when its context is destroyed.
   explicit basic_async_shared_mutex(asio::any_io_executor executor)
       : state_(detail::make_closable<detail::lock_state>(executor)) {}
 
-  /// A free lock that queues its waiters on a strand of `context`'s executor.
+  /// The same, with `context`'s executor.
   explicit basic_async_shared_mutex(detail::execution_context_like auto& context)
       : basic_async_shared_mutex(context.get_executor()) {}
 
@@ -175,7 +175,7 @@ class basic_async_shared_mutex {
     return start<detail::lock_mode::shared>(state_, std::forward<Token>(token));
   }
 
-  /// The executor whose strand queues the waiters.
+  /// The executor of handlers that have none.
   const asio::any_io_executor& get_executor() const noexcept { return state_->executor(); }
 
  private:
@@ -194,7 +194,7 @@ class basic_async_shared_mutex {
     return asio::async_initiate<Token, void(error_code, detail::lock_guard<Mode>)>(
         []<typename Handler>(Handler handler, state_ptr self) {
           using node_type = detail::pending_lock<std::decay_t<Handler>, Mode>;
-          if (self->spin_lock(Mode)) {
+          if (self->try_lock(Mode)) {
             detail::lock_guard<Mode> guard(self);
             return detail::complete_immediately(std::forward<Handler>(handler), self->executor(), error_code(),
                                                 std::move(guard));
@@ -208,7 +208,7 @@ class basic_async_shared_mutex {
 
   template <detail::lock_mode Mode>
   static asio::awaitable<detail::lock_guard<Mode>, Executor> acquire(state_ptr state) {
-    if (state->spin_lock(Mode)) co_return detail::lock_guard<Mode>(std::move(state));
+    if (state->try_lock(Mode)) co_return detail::lock_guard<Mode>(std::move(state));
     co_return co_await start<Mode>(std::move(state), asio::use_awaitable_t<Executor>());
   }
 
