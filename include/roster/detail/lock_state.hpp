@@ -155,7 +155,7 @@ class lock_state final : public closable {
 
   /// Grants from the head of the queue as far as that goes. One at a time does so, for all others: waiters are told in order,
   /// and a handler that its executor destroys, which releases the lock again, makes this a loop and no recursion.
-  void grant(std::unique_lock<std::mutex>& lock, bool released) noexcept {
+  void grant(std::unique_lock<std::mutex>& lock, bool released) noexcept {  // short: let go of while a waiter is told
     released_ |= released;
     if (granting_) return;
     granting_ = true;
@@ -173,13 +173,14 @@ class lock_state final : public closable {
       word_.fetch_and(~fair, std::memory_order_relaxed);  // publishes nothing: it only reopens the fast path
       return nullptr;
     }
-    const bool taken = queue_.front().mode == lock_mode::exclusive ? take<writer, writer | readers>(released)
-                                                                   : take<reader, writer>(released);
+    const bool taken =
+        queue_.front().mode == lock_mode::exclusive ? take<writer, writer | readers>(released) : take<reader, writer>(released);
     return taken ? queue_.pop_front() : nullptr;
   }
 
-  /// Turns one waiter into a holder if none of `Obstacles` is in the word. Else closes the gate if that is necessary: readers may
-  /// follow each other for ever, and where somebody has just left, somebody else has passed the head. A writer's release looks.
+  /// Turns one waiter into a holder if none of `Obstacles` is in the word. Else closes the gate if that is necessary: readers
+  /// may follow each other for ever, and where somebody has just left, somebody else has passed the head. A writer's release
+  /// looks.
   template <std::uint64_t Hold, std::uint64_t Obstacles>
   bool take(bool released) noexcept {
     auto word = word_.load(std::memory_order_relaxed);
