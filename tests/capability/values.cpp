@@ -49,6 +49,7 @@ TEST_CASE("An image refuses a number of bytes that is not its own") {
   CHECK_NOTHROW(image(2, 1, std::vector<std::uint8_t>(6)));
   CHECK_THROWS_WITH(image(2, 1, std::vector<std::uint8_t>(5)), Catch::Contains("5 bytes for 2 x 1 x 3"));
   CHECK_THROWS_AS(image(2, 1, std::vector<std::uint8_t>(7)), roster::error);
+  CHECK_THROWS_AS(image(std::size_t{1} << 31, std::size_t{1} << 31), roster::error);
   // 2^63 * 2 * 3 is 0 in 64 bits.
   CHECK_THROWS(image(std::size_t{1} << 63, 2, std::vector<std::uint8_t>()));
   CHECK_THROWS(image(std::size_t{1} << 63, 2));

@@ -91,8 +91,14 @@ TEST_CASE("a text that is no UTF-8 is refused as that") {
     CHECK_THAT(refusal(text), Catch::Contains("invalid UTF-8 at byte 0"));
 }
 
+TEST_CASE("a character that is refused is named, with those that are allowed") {
+  const character_vocabulary letters("\nab");
+  CHECK_THAT(message_of(errc::invalid_input, [&] { (void)letters.encode("ac", 10, "text"); }),
+             Catch::Contains("U+0063 at byte 1 is not in the vocabulary, allowed are \"ab\""));
+}
+
 TEST_CASE("a vocabulary has each ASCII character at most once, and at least one") {
-  for (const auto* characters : {"", "abca", "\xC3\xA9"})
+  for (const auto* characters : {"", "abca", "aB", "\xC3\xA9"})
     message_of(errc::invalid_argument, [&] { (void)character_vocabulary(characters); });
   CHECK(character_vocabulary("cab").token('a') == 1);
   CHECK(character_vocabulary("cab").token('z') == 3);

@@ -85,6 +85,7 @@ std::string failure_to_load(errc expected, const fs::path& path, const image_enc
 }
 
 struct reference {
+  std::vector<std::string> indices;  // of the scans, in examples/models/digits.png
   std::vector<image> scans;
   std::vector<std::vector<float>> vectors;
 };
@@ -99,8 +100,7 @@ const reference& digits() {
     std::ifstream file(models / "digit_encoder_reference.txt");
     for (std::string line; std::getline(file, line);) {
       std::istringstream words(line);
-      int index = 0;
-      words >> index;
+      words >> read.indices.emplace_back();
       read.vectors.emplace_back(std::istream_iterator<float>(words), std::istream_iterator<float>());
       image scan(8, 8);
       for (std::size_t y = 0; y < 8; ++y)
@@ -117,7 +117,7 @@ const reference& digits() {
 
 TEST_CASE("the digit encoder gives PyTorch's embeddings in batches of any size") {
   image_encoder encoder(models / "digit_encoder.onnx");
-  const auto& [scans, expected] = digits();
+  const auto& [indices, scans, expected] = digits();
   REQUIRE(scans.size() == 16);
   for (const std::size_t size : {1U, 7U, 16U, 1U}) {
     for (std::size_t first = 0; first < scans.size(); first += size) {
@@ -132,10 +132,33 @@ TEST_CASE("the digit encoder gives PyTorch's embeddings in batches of any size")
   }
 }
 
+TEST_CASE("the joint encoder and the classifier give PyTorch's numbers for scans that they enlarge") {
+  const auto compare = [](image_encoder encoder, const std::string& file, const std::string& word) {
+    std::size_t compared = 0;
+    for (std::size_t i = 0; i < digits().scans.size(); ++i)
+      for (const auto& line : test::lines(file, word + digits().indices[i])) {
+        std::istringstream words(line);
+        const std::vector<float> expected{std::istream_iterator<float>(words), std::istream_iterator<float>()};
+        CAPTURE(file, digits().indices[i]);
+        CHECK(is_near(embed(encoder, digits().scans[i]), expected, 1e-4F));
+        ++compared;
+      }
+    CHECK(compared == 8);
+  };
+  compare(image_encoder(models / "joint_image_encoder.onnx"), "joint_reference.txt", "scan ");
+  image_encoder_options scores;
+  compare(image_encoder(models / "classifier.onnx", scores.normalise(false)), "classifier_reference.txt", "");
+}
+
 TEST_CASE("the dimension is read from the network") {
   CHECK(image_encoder(models / "digit_encoder.onnx").dimension() == 64);
   CHECK(image_encoder(network("pixels")).dimension() == 18);
   CHECK(image_encoder(network("pooled")).dimension() == 3);  // N x 3 x 1 x 1
+}
+
+TEST_CASE("weights may be stored as a list, and a size that is left open as -1") {
+  image_encoder encoder(network("listed_weights"), plain());
+  CHECK(embed(encoder, filled(4, 4, 1, 1, 2)) == std::vector<float>{9});
 }
 
 TEST_CASE("an image reaches the network colour by colour, row by row") {
@@ -306,7 +329,8 @@ TEST_CASE("an image without pixels is refused before anything is computed") {
   for (const auto& empty : {image(), image(0, 5), image(5, 0)}) {
     const std::vector images{filled(4, 4, 1, 1, 1), empty};
     const auto message = message_of(errc::invalid_input, [&] { encoder.run(images, embed_options(), vectors, context); });
-    CHECK_THAT(message, Catch::Contains("image 2 of 2") && Catch::Contains("pooled.onnx"));
+    CHECK_THAT(message,
+               Catch::Contains("image 2 of 2") && Catch::Contains("allowed are 1 to") && Catch::Contains("pooled.onnx"));
   }
   CHECK(context.progress() == roster::run_progress{0, 0});
   CHECK(embed(encoder, filled(4, 4, 1, 2, 3)) == std::vector<float>{1, 2, 3});
@@ -404,6 +428,9 @@ TEST_CASE("a network that is no image encoder is a bad model") {
            {"wrong_weights", "multiple of 5 but got 3"},
            {"missing_weights", "uses 'weights'"},
            {"weights_elsewhere", "weights are in other files"},
+           {"short_weights", "do not have the size of their shape"},
+           {"short_list", "do not have the size of their shape"},
+           {"short_constant", "do not have the size of their shape"},
        })
     CHECK_THAT(failure_to_load(errc::bad_model, network(name)), Catch::Contains(reason));
 }
@@ -435,7 +462,7 @@ TEST_CASE("options out of range are refused") {
 }
 
 TEST_CASE("encoders are made and used on several threads at once") {
-  const auto& [scans, expected] = digits();
+  const auto& [indices, scans, expected] = digits();
   std::atomic<int> wrong = 0;
   std::vector<std::thread> threads;
   for (int thread = 0; thread < 4; ++thread)

@@ -202,6 +202,11 @@ TEST_CASE("questions and numbers out of range are refused, naming field and rang
   CHECK(ask(generator, prompt("3+4")).text == "seven");
 }
 
+TEST_CASE("a window smaller than the usual answer limits the answer by itself") {
+  text_generator generator(network("small_window"));
+  CHECK(ask(generator, text_request("3+4")).end->reason == finish_reason::max_tokens);
+}
+
 TEST_CASE("a file that is no text generator is a bad model") {
   failure_to_load(models / "nowhere.onnx");
   const test::temporary_file cut(test::content(models / "language.onnx").substr(0, 500'000));

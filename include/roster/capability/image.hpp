@@ -60,8 +60,8 @@ class image {
 
  private:
   static std::size_t bytes(std::size_t width, std::size_t height) {
-    if (height != 0 && width > std::numeric_limits<std::size_t>::max() / 3 / height)
-      throw error(errc::invalid_argument, "image: too large");
+    constexpr auto most = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max());
+    if (height != 0 && width > most / 3 / height) throw error(errc::invalid_argument, "image: too large");
     return width * height * 3;
   }
 

@@ -57,6 +57,10 @@ write("logarithm", [*mean("image", "means"), node("Log", "means", "embedding")],
 write("two_outputs", [*mean("image", "means"), node("Flatten", "image", "pixels", axis=1)], {"image": IMAGE},
       {"means": ["N", 3], "pixels": ["N", 48]})
 
+# Weights as a list, and -1 for a size that is left open: so do some exporters.
+write("listed_weights", [node("Conv", "image weights", "map", kernel_shape=[1, 1]), *mean("map", "embedding")],
+      {"image": [-1, 3, 4, 4]}, {"embedding": ["N", 1]}, [helper.make_tensor("weights", TensorProto.FLOAT, (1, 3, 1, 1), [1, 2, 3])])
+
 # Exported for one batch size only, which then also stands in a Reshape.
 for batch in (1, 2):
     write(f"batch_of_{batch}", [node("Reshape", "image shape", "embedding")], {"image": [batch, 3, 2, 2]},
@@ -87,6 +91,20 @@ write("missing_weights", [node("Conv", "image weights", "map", kernel_shape=[1, 
 write("wrong_weights", [node("Conv", "image weights", "map", kernel_shape=[1, 1]), *mean("map", "embedding")], {"image": IMAGE},
       {"embedding": ["N", 1]}, [constant("weights", np.ones((1, 5, 1, 1)))])
 
+# Weights of which the file has fewer than their shape says, in either form, and in a constant.
+short = constant("weights", np.ones((1, 3, 1, 1)))
+short.raw_data = short.raw_data[:4]
+write("short_weights", [node("Conv", "image weights", "map", kernel_shape=[1, 1]), *mean("map", "embedding")], {"image": IMAGE},
+      {"embedding": ["N", 1]}, [short])
+listed = helper.make_tensor("weights", TensorProto.FLOAT, (1, 3, 1, 1), [1, 1, 1])
+listed.dims[2] = 8192
+write("short_list", [node("Conv", "image weights", "map", kernel_shape=[1, 1]), *mean("map", "embedding")], {"image": IMAGE},
+      {"embedding": ["N", 1]}, [listed])
+short.name = ""
+write("short_constant", [node("Constant", "", "weights", value=short),
+                         node("Conv", "image weights", "map", kernel_shape=[1, 1]), *mean("map", "embedding")],
+      {"image": IMAGE}, {"embedding": ["N", 1]})
+
 weights = constant("weights", np.ones((1, 3, 1, 1)))
 weights.ClearField("raw_data")
 weights.data_location = TensorProto.EXTERNAL
@@ -108,6 +126,7 @@ write("flow_huge", [node("Relu", "image", "clean")], {**FLOW, "image": HUGE}, {"
 write("flow_small", [*USED, node("ReduceMean", "all", "clean", axes=[1], keepdims=1)], FLOW, {"clean": [1, 1]})
 write("scores_small", [node("ReduceMean", "text", "scores", axes=[3], keepdims=1)], {"text": [1, 47, 1, 96]},
       {"scores": [1, 47, 1, 1]})
+write("small_window", [node("Relu", "text", "scores")], {"text": [1, 47, 1, 48]}, {"scores": [1, 47, 1, 48]})
 write("scores_nan", [node("Log", "text", "logarithms"), node("Add", "logarithms text", "scores")], {"text": [1, 47, 1, 96]},
       {"scores": [1, 47, 1, 96]})
 

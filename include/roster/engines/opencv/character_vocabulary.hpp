@@ -5,8 +5,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -32,12 +34,15 @@ class character_vocabulary {
 
   /// A character's place in `characters` is its token.
   ///
-  /// **Errors**: `invalid_argument` if there are none, if they are not ASCII, or if one is there twice.
+  /// **Errors**: `invalid_argument` if there are none, if they are not ASCII, if one is there twice, or one from A to Z, which
+  /// no text has by the time it becomes tokens.
   explicit character_vocabulary(std::string characters) : characters_(std::move(characters)) {
     if (characters_.empty()) throw error(errc::invalid_argument, "character_vocabulary: no characters");
     for (std::size_t i = 0; i < characters_.size(); ++i)
-      if (static_cast<unsigned char>(characters_[i]) > 127 || characters_.find(characters_[i]) != i)
-        throw error(errc::invalid_argument, fmt::format("character_vocabulary: character {} is not ASCII, or twice", i));
+      if (const char each = characters_[i];
+          static_cast<unsigned char>(each) > 127 || (each >= 'A' && each <= 'Z') || characters_.find(each) != i)
+        throw error(errc::invalid_argument,
+                    fmt::format("character_vocabulary: character {} is not ASCII, a capital, or there twice", i));
   }
 
   /// How many tokens there are.
@@ -84,7 +89,7 @@ class character_vocabulary {
 
  private:
   /// What is wrong with the first character of `rest`. Checks UTF-8 as in RFC 3629.
-  static std::string outsider(std::string_view rest, std::size_t at) {
+  std::string outsider(std::string_view rest, std::size_t at) const {
     const auto byte = [&](std::size_t i) { return i < rest.size() ? static_cast<unsigned char>(rest[i]) : 0U; };
     const auto first = byte(0);
     const std::size_t size = first < 0x80 ? 1 : first >= 0xC2 && first < 0xE0 ? 2 : first >= 0xE0 && first < 0xF0 ? 3 : 4;
@@ -97,7 +102,9 @@ class character_vocabulary {
     constexpr std::uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
     valid = valid && code >= least[size] && code <= 0x10FFFF && (code < 0xD800 || code > 0xDFFF);
     if (!valid) return fmt::format("invalid UTF-8 at byte {}", at);
-    return fmt::format("U+{:04X} at byte {} is not in the vocabulary", code, at);
+    std::string allowed;  // without line ends, which a text does not keep
+    std::ranges::copy_if(characters_, std::back_inserter(allowed), [](char each) { return each >= ' '; });
+    return fmt::format("U+{:04X} at byte {} is not in the vocabulary, allowed are \"{}\"", code, at, allowed);
   }
 
   std::string characters_;

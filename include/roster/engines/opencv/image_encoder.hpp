@@ -80,8 +80,8 @@ class image_encoder final {
   void run(std::span<const image> images, const embed_options&, embeddings& vectors, run_context& context) {
     for (std::size_t index = 0; index < images.size(); ++index)
       if (images[index].empty() || images[index].width() > max_side || images[index].height() > max_side)
-        net_.fail(errc::invalid_input, fmt::format("image {} of {} is {} x {} pixels", index + 1, images.size(),
-                                                   images[index].width(), images[index].height()));
+        net_.fail(errc::invalid_input, fmt::format("image {} of {} is {} x {} pixels, allowed are 1 to {} a side", index + 1,
+                                                   images.size(), images[index].width(), images[index].height(), max_side));
     net_.run(images.size(), "image", vectors, context, [&](std::size_t index, float* to) { write(images[index], to); });
   }
 

@@ -54,6 +54,7 @@ class onnx_file {
     if (!signature) fail(errc::bad_model, "not an ONNX file, or cut off");
     if (signature->missing)
       fail(errc::bad_model, fmt::format("damaged: it uses '{}', but does not have it", *signature->missing));
+    if (signature->has_short_weights) fail(errc::bad_model, "damaged: some of its weights do not have the size of their shape");
     if (signature->has_external_weights) fail(errc::bad_model, "its weights are in other files, which OpenCV cannot read");
     signature_ = std::move(*signature);
   }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <string_view>
 #include <unordered_set>
@@ -26,17 +27,22 @@ struct onnx_signature {
   std::vector<tensor> inputs;  // without the weights that older files list as well
   std::vector<std::string_view> outputs;
   std::optional<std::string_view> missing;  // what an operator refers to, but nothing provides: OpenCV 4.6 crashes
+  bool has_short_weights = false;           // fewer values than a shape says: OpenCV 4.6 reads past their end
   bool has_external_weights = false;
   bool has_matrix_product = false;
 };
 
-/// The fields of a message in the wire format of protocol buffers, one after the other.
+/// How a field of a message is stored in the wire format of protocol buffers.
+enum class wire_type : unsigned { varint = 0, fixed64 = 1, bytes = 2, fixed32 = 5 };
+
+/// The fields of a message in that format, one after the other.
 class wire_reader {
  public:
   struct field {
     std::uint64_t number = 0;
+    wire_type type = wire_type::varint;
     std::uint64_t value = 0;   // of a varint
-    std::string_view payload;  // of a string or a message
+    std::string_view payload;  // of a string, a message or a packed list
   };
 
   explicit wire_reader(std::string_view message) : rest_(message) {}
@@ -45,24 +51,31 @@ class wire_reader {
   bool next(field& out) {
     if (rest_.empty() || malformed_) return false;
     const auto key = varint();
-    out = {key >> 3, 0, {}};
-    switch (key & 7) {
-      case 0:
+    out = {key >> 3, static_cast<wire_type>(key & 7), 0, {}};
+    switch (out.type) {
+      case wire_type::varint:
         out.value = varint();
         break;
-      case 1:
+      case wire_type::fixed64:
         take(8);
         break;
-      case 2:
+      case wire_type::bytes:
         out.payload = take(varint());
         break;
-      case 5:
+      case wire_type::fixed32:
         take(4);
         break;
       default:
         malformed_ = true;
     }
     malformed_ = malformed_ || out.number == 0;
+    return !malformed_;
+  }
+
+  /// The next of the varints that a packed list consists of.
+  bool next(std::uint64_t& element) {
+    if (rest_.empty() || malformed_) return false;
+    element = varint();
     return !malformed_;
   }
 
@@ -105,7 +118,91 @@ bool for_each_field(std::string_view message, Visit visit) {
   return !reader.malformed();
 }
 
+/// Calls `visit(number)` for what a field adds to a list of integers: one of them, or a packed part of the list.
+template <typename Visit>
+bool for_each_integer(const wire_reader::field& field, Visit visit) {
+  if (field.type == wire_type::varint) return visit(field.value), true;
+  wire_reader reader(field.payload);
+  std::uint64_t element = 0;
+  while (reader.next(element))
+    visit(element);
+  return !reader.malformed();
+}
+
+/// How many numbers of `size` bytes a field adds to a list of them.
+inline std::uint64_t count_fixed(const wire_reader::field& field, std::size_t size) {
+  return field.type == wire_type::bytes ? field.payload.size() / size : 1;
+}
+
+/// Of an int64, which a varint stores as if it had no sign.
+inline bool is_negative(std::uint64_t value) {
+  return value >> 63U != 0;
+}
+
 // The numbers below are those of onnx.proto.
+
+/// Where a tensor keeps the values of a type.
+struct onnx_storage {
+  std::uint8_t value_bytes;  // in `raw_data`; 0 for types that are not kept there
+  std::uint8_t list;         // the field of the list that is used instead, if it is there
+};
+
+inline onnx_storage storage_of_onnx_type(std::uint64_t type) {
+  constexpr onnx_storage storages[] = {{0, 0}, {4, 4}, {1, 5},  {1, 5},  {2, 5},  {2, 5}, {4, 5},   {8, 7}, {0, 6},
+                                       {1, 5}, {2, 5}, {8, 10}, {4, 11}, {8, 11}, {8, 4}, {16, 10}, {2, 5}};
+  return type < std::size(storages) ? storages[type] : onnx_storage{0, 0};
+}
+
+/// Values that are stored in the file: of an initializer, or of a constant.
+inline bool read_onnx_values(std::string_view tensor, onnx_signature& out) {
+  std::uint64_t count = 1;  // that the shape asks for; no tensor has more than bytes
+  std::uint64_t type = 0, raw_bytes = 0;
+  std::uint64_t listed[12] = {};
+  bool is_external = false;
+  const auto read = [&](const auto& field) {
+    switch (field.number) {
+      case 1:
+        return for_each_integer(field, [&](std::uint64_t size) {
+          const bool fits = size == 0 || count <= tensor.size() / size;
+          count = fits ? count * size : tensor.size() + 1;
+        });
+      case 2:
+        type = field.value;
+        return true;
+      case 4:
+        listed[4] += count_fixed(field, sizeof(float));
+        return true;
+      case 5:
+      case 7:
+      case 11:
+        return for_each_integer(field, [&](std::uint64_t) { ++listed[field.number]; });
+      case 9:
+        raw_bytes = field.payload.size();
+        return true;
+      case 10:
+        listed[10] += count_fixed(field, sizeof(double));
+        return true;
+      case 14:
+        is_external = field.value == 1;
+        return true;
+      default:
+        return true;
+    }
+  };
+  if (!for_each_field(tensor, read)) return false;
+  out.has_external_weights |= is_external;
+  const auto [value_bytes, list] = storage_of_onnx_type(type);
+  const bool is_whole = listed[list] != 0 ? listed[list] == count : raw_bytes == count * value_bytes;
+  out.has_short_weights |= value_bytes != 0 && !is_external && !is_whole;
+  return true;
+}
+
+/// The constants among the attributes of an operator.
+inline bool read_onnx_attribute(std::string_view attribute, onnx_signature& out) {
+  return for_each_field(attribute, [&](const auto& field) {
+    return (field.number != 5 && field.number != 10) || read_onnx_values(field.payload, out);
+  });
+}
 
 inline bool read_onnx_shape(std::string_view shape, onnx_signature::tensor& out) {
   out.has_shape = true;
@@ -113,7 +210,7 @@ inline bool read_onnx_shape(std::string_view shape, onnx_signature::tensor& out)
     if (dimension.number != 1) return true;
     auto& size = out.shape.emplace_back(0);
     return for_each_field(dimension.payload, [&](const auto& field) {
-      if (field.number == 1) size = field.value;
+      if (field.number == 1) size = is_negative(field.value) ? 0 : field.value;  // some exporters write -1 for any
       return true;
     });
   });
@@ -142,14 +239,13 @@ inline bool read_onnx_graph(std::string_view graph, onnx_signature& out) {
           if (node.number == 1) needed.push_back(node.payload);
           if (node.number == 2) provided.insert(node.payload);
           out.has_matrix_product |= node.number == 4 && node.payload == "MatMul";
-          return true;
+          return node.number != 5 || read_onnx_attribute(node.payload, out);
         });
       case 5:
-        return for_each_field(part.payload, [&](const auto& weight) {
-          if (weight.number == 8) weights.insert(weight.payload);
-          out.has_external_weights |= weight.number == 14 && weight.value == 1;
-          return true;
-        });
+        return read_onnx_values(part.payload, out) && for_each_field(part.payload, [&](const auto& weight) {
+                 if (weight.number == 8) weights.insert(weight.payload);
+                 return true;
+               });
       case 11:
         return read_onnx_tensor(part.payload, out.inputs.emplace_back());
       case 12: {

@@ -14,6 +14,7 @@
 #include <fmt/format.h>
 #include <opencv2/core.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -38,7 +39,7 @@ namespace opencv {
 /// differ between processors, decide. What `image_encoder` says of OpenCV and of threads holds here as well.
 class text_generator final {
  public:
-  static constexpr std::size_t default_max_tokens = 64;  ///< where a request names none
+  static constexpr std::size_t default_max_tokens = 64;  ///< where a request names none; the window if that is smaller
   static constexpr float default_temperature = 0;        ///< where a request names none: always the likeliest token
   static constexpr float max_temperature = 2;            ///< the most that is accepted; the least is 0
   static constexpr std::size_t room_for_answer = 16;     ///< how much of the window a question has to leave
@@ -75,7 +76,7 @@ class text_generator final {
   /// a question that is empty, too long, no valid UTF-8 or outside the vocabulary, an empty stop string, and numbers out of
   /// range; `bad_output` for NaN or infinity, or if OpenCV fails. The generator remains usable.
   void run(const text_request& request, sink<text_event>& out, run_context& context) {
-    const auto limit = request.max_tokens().value_or(default_max_tokens);
+    const auto limit = request.max_tokens().value_or(std::min(default_max_tokens, context_length()));
     const auto temperature = request.temperature().value_or(default_temperature);
     const auto top_p = request.top_p().value_or(1);
     check(request, limit, temperature, top_p);
