@@ -1,7 +1,7 @@
 // Talks with a language model that streams its answers, and that Ctrl-C stops in mid-answer; between answers, it ends the
-// program.
+// program. The model answers in milliseconds: `--delay 300` between tokens leaves time for that.
 //
-//     chat [QUESTION...] [--delay MILLISECONDS] [--temperature T] [--seed N] [--models FOLDER]
+//     chat [QUESTION] [--delay MILLISECONDS] [--temperature T] [--seed N] [--models FOLDER]
 
 #include "support/arguments.hpp"
 #include "support/small_models.hpp"
@@ -19,9 +19,11 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
-#include <deque>
 #include <functional>
 #include <optional>
+
+#include <fcntl.h>
+#include <unistd.h>
 
 namespace asio = boost::asio;
 using asio::awaitable;
@@ -30,49 +32,50 @@ class conversation {
  public:
   conversation(const asio::any_io_executor& loop, const arguments& given)
       : given_(given), input_(loop, dup(STDIN_FILENO)), ctrl_c_(loop, SIGINT), models_(loop), pool_(1) {
-    for (const auto& word : given.words)
-      questions_.push_back(word);
     listen();
   }
+  conversation(const conversation&) = delete;
+  conversation& operator=(const conversation&) = delete;
+  ~conversation() { fcntl(STDIN_FILENO, F_SETFL, terminal_flags_); }  // Asio does not wait in reads, but the shell does
 
   awaitable<void> run() {
     co_await add_small_models(models_, pool_, given_.text("--models", ROSTER_EXAMPLE_MODELS), 1);
     const auto model = co_await models_.get<roster::text_to_text>("language");
-    while (auto question = co_await ask()) {
-      try {
-        co_await answer(model, std::move(*question));
-      } catch (const boost::system::system_error& failure) {
-        fmt::print("{}\n", failure.code() == asio::error::operation_aborted ? " (stopped)" : failure.what());
-      }
+    if (!given_.words.empty()) {
+      const auto question = fmt::format("{}", fmt::join(given_.words, " "));
+      fmt::print("> {}\n", question);
+      co_await answer(model, question);
     }
+    while (auto question = co_await ask())
+      co_await answer(model, std::move(*question));
     ctrl_c_.cancel();
   }
 
  private:
   awaitable<std::optional<std::string>> ask() {
     std::optional<std::string> question;
-    if (!given_.words.empty()) {
-      if (questions_.empty()) co_return question;
-      question = std::move(questions_.front());
-      questions_.pop_front();
-      fmt::print("> {}\n", *question);
-      co_return question;
-    }
+    if (!given_.words.empty() || quit_) co_return question;
     fmt::print("> ");
     std::fflush(stdout);
     boost::system::error_code failure;
     auto token = asio::redirect_error(asio::use_awaitable, failure);
-    const auto size = co_await asio::async_read_until(input_, asio::dynamic_buffer(typed_), '\n', token);
-    if (failure) {  // the end of the input, or Ctrl-C
-      fmt::print("\n");
-      co_return question;
-    }
-    question = typed_.substr(0, size - 1);
-    typed_.erase(0, size);
+    co_await asio::async_read_until(input_, asio::dynamic_buffer(typed_), '\n', token);
+    const auto end = typed_.find('\n');  // nowhere at the end of the input, or after Ctrl-C
+    if (end == std::string::npos) fmt::print("\n");
+    if (!quit_ && !typed_.empty()) question = typed_.substr(0, end);
+    typed_.erase(0, end == std::string::npos ? end : end + 1);
     co_return question;
   }
 
   awaitable<void> answer(roster::lease<roster::text_to_text> model, std::string question) {
+    try {
+      co_await stream_answer(model, std::move(question));
+    } catch (const boost::system::system_error& failure) {
+      fmt::print("{}\n", failure.code() == asio::error::operation_aborted ? " (stopped)" : failure.what());
+    }
+  }
+
+  awaitable<void> stream_answer(roster::lease<roster::text_to_text> model, std::string question) {
     roster::text_request request(std::move(question));
     request.temperature(given_.number("--temperature", 0.0F));
     if (given_.has("--seed")) request.seed(given_.number("--seed", std::uint64_t{0}));
@@ -99,17 +102,19 @@ class conversation {
   void listen() {
     ctrl_c_.async_wait([this](boost::system::error_code failure, int) {
       if (failure) return;
-      if (stop_answer_)
-        stop_answer_();
+      quit_ = !stop_answer_;
+      if (quit_)
+        input_.cancel();
       else
-        input_.cancel(), questions_.clear();
+        stop_answer_();
       listen();
     });
   }
 
   const arguments& given_;
-  std::deque<std::string> questions_;
+  const int terminal_flags_ = fcntl(STDIN_FILENO, F_GETFL);
   std::string typed_;
+  bool quit_ = false;
   asio::posix::stream_descriptor input_;
   asio::signal_set ctrl_c_;
   std::function<void()> stop_answer_;

@@ -2,8 +2,9 @@
 // on a pool for many coroutines of one event loop. Then does the same work with the network called on the loop itself, to
 // compare how long the loop is held up.
 //
-//     image_search [ROUNDS [CONTACT_SHEET.png [FOLDER_OF_MODELS]]]
+//     image_search [--rounds COUNT] [--output FILE.png] [--models FOLDER]
 
+#include "support/arguments.hpp"
 #include "support/contact_sheet.hpp"
 #include "support/digits.hpp"
 #include "support/heartbeat.hpp"
@@ -69,12 +70,30 @@ awaitable<measurement> embed_all(const digits& all, std::size_t rounds, const em
   co_return result;
 }
 
-awaitable<void> application(roster::blocking_pool& pool, std::size_t threads, std::size_t rounds, std::string sheet_file,
-                            std::string folder) {
+/// Writes queries beside the scans found for them.
+void write_pairs(const digits& all, const std::vector<std::size_t>& found, const std::string& file) {
+  contact_sheet sheet(5);
+  for (std::size_t row = 0; row < 8; ++row) {
+    std::vector<contact_sheet::cell> cells;
+    for (std::size_t i = row * 8; i < row * 8 + 8; ++i) {
+      const auto query = digits::training_count + i;
+      const bool right = all.labels[query] == all.labels[found[i]];
+      cells.push_back({&all.scans[query], {80, 80, 80}});
+      cells.push_back({&all.scans[found[i]], right ? contact_sheet::right : contact_sheet::wrong});
+    }
+    sheet.add_row(std::move(cells));
+  }
+  sheet.write(file);
+  fmt::print("queries (grey) and the scans found for them: {}\n", file);
+}
+
+awaitable<void> application(roster::blocking_pool& pool, std::size_t threads, const arguments& given) {
+  const auto folder = given.text("--models", ROSTER_EXAMPLE_MODELS);
+  const auto rounds = given.count("--rounds", 20);
   const auto all = load_digits(folder);
   roster::registry<roster::image_embedding> encoders{co_await asio::this_coro::executor};
   // [named]
-  const auto make_encoder = [&] { return roster::opencv::image_encoder(folder + "/digit_encoder.onnx"); };
+  const auto make_encoder = [folder] { return roster::opencv::image_encoder(folder + "/digit_encoder.onnx"); };
   const auto placement = roster::pooled(pool, make_encoder).instances(threads);
   co_await encoders.add("digits", placement);
   // [/named]
@@ -106,35 +125,21 @@ awaitable<void> application(roster::blocking_pool& pool, std::size_t threads, st
   const auto raw = print_accuracy("raw pixels:", all, by_pixels);
   const auto embedded = print_accuracy("embedding:", all, found);
 
-  contact_sheet sheet(5);
-  const auto query = [&](std::size_t i) { return contact_sheet::cell{&all.scans[digits::training_count + i], {80, 80, 80}}; };
-  const auto answer = [&](std::size_t i) {
-    const bool right = all.labels[digits::training_count + i] == all.labels[found[i]];
-    return contact_sheet::cell{&all.scans[found[i]],
-                               right ? contact_sheet::colour{40, 160, 60} : contact_sheet::colour{220, 30, 30}};
-  };
-  for (std::size_t row = 0; row < 8; ++row) {
-    std::vector<contact_sheet::cell> cells;
-    for (std::size_t i = row * 8; i < row * 8 + 8; ++i)
-      cells.insert(cells.end(), {query(i), answer(i)});
-    sheet.add_row(std::move(cells));
-  }
-  sheet.write(sheet_file);
-  fmt::print("queries (grey) and the scans found for them: {}\n", sheet_file);
+  write_pairs(all, found, given.text("--output", "image_search.png"));
   if (embedded < 98.5 || embedded < raw) throw std::runtime_error("the embeddings find fewer digits than they should");
 }
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   cv::setNumThreads(1);  // the pool's threads are enough
+  const arguments given(argc, argv, {"--rounds", "--output", "--models"});
   const auto threads = std::max(2U, std::thread::hardware_concurrency());
-  const std::size_t rounds = argc > 1 ? std::stoul(argv[1]) : 20;
   asio::io_context loop;
   roster::blocking_pool pool{threads};
-  asio::co_spawn(
-      loop,
-      application(pool, threads, rounds, argc > 2 ? argv[2] : "image_search.png", argc > 3 ? argv[3] : ROSTER_EXAMPLE_MODELS),
-      [](std::exception_ptr failure) {
-        if (failure) std::rethrow_exception(failure);
-      });
+  asio::co_spawn(loop, application(pool, threads, given), [](std::exception_ptr failure) {
+    if (failure) std::rethrow_exception(failure);
+  });
   loop.run();
+} catch (const std::exception& failure) {
+  fmt::print(stderr, "image_search: {}\n", failure.what());
+  return 1;
 }

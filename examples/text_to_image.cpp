@@ -1,4 +1,4 @@
-// Draws prompts with a diffusion model, each with several seeds, all requested at once, and writes the pictures as one sheet: a
+// Draws prompts with a diffusion model, each with several seeds, 64 requests at a time, and writes the pictures as one sheet: a
 // row per prompt. With previews, each picture follows what was to be seen of it every so many steps.
 //
 //     text_to_image PROMPT... [--seed FIRST] [--seeds COUNT] [--steps N] [--guidance G] [--previews EVERY] [--output FILE.png]
@@ -39,7 +39,7 @@ awaitable<void> application(roster::blocking_pool& pool, const arguments& given)
   model_catalog models{co_await asio::this_coro::executor};
   co_await add_small_models(models, pool, given.text("--models", ROSTER_EXAMPLE_MODELS), 1);
 
-  const auto seeds = given.number("--seeds", std::size_t{1});
+  const auto seeds = given.count("--seeds", 1);
   const auto first_seed = given.number("--seed", std::uint64_t{1});
   std::vector<pictures> drawn(given.words.size() * seeds);
   const std::function job = [&](std::size_t number) -> awaitable<void> {
@@ -52,7 +52,7 @@ awaitable<void> application(roster::blocking_pool& pool, const arguments& given)
     progress_bar bar(fmt::format("{}, seed {}", prompt, seed));
     drawn[number] = co_await draw(models, std::move(request), bar);
   };
-  co_await run_all(drawn.size(), drawn.size(), job);
+  co_await run_all(drawn.size(), 64, job);
 
   contact_sheet sheet(2);
   for (std::size_t row = 0; row < given.words.size(); ++row) {

@@ -46,6 +46,13 @@ class arguments {
     return otherwise;
   }
 
+  /// A number of things of which there has to be one at least.
+  std::size_t count(const std::string& option, std::size_t otherwise) const {
+    const auto given = number(option, otherwise);
+    if (given == 0) throw std::invalid_argument(option + " 0: at least 1 is needed");
+    return given;
+  }
+
   std::vector<std::string> words;
 
  private:

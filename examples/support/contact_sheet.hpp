@@ -18,6 +18,7 @@
 class contact_sheet {
  public:
   using colour = std::array<std::uint8_t, 3>;
+  static constexpr colour right{40, 160, 60}, wrong{220, 30, 30};
 
   struct cell {
     const roster::image* picture;

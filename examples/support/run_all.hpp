@@ -7,6 +7,7 @@
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <exception>
 #include <functional>
@@ -18,6 +19,7 @@
 inline boost::asio::awaitable<void> run_all(std::size_t count, std::size_t at_once,
                                             std::function<boost::asio::awaitable<void>(std::size_t)> job) {
   namespace asio = boost::asio;
+  if (count == 0) co_return;
   std::size_t next = 0;
   const auto worker = [&]() -> asio::awaitable<void> {
     while (next < count)
@@ -25,7 +27,7 @@ inline boost::asio::awaitable<void> run_all(std::size_t count, std::size_t at_on
   };
   const auto executor = co_await asio::this_coro::executor;
   std::vector<decltype(asio::co_spawn(executor, worker, asio::deferred))> running;
-  for (std::size_t i = 0; i < at_once; ++i)
+  for (std::size_t i = 0; i < std::min(count, at_once); ++i)
     running.push_back(asio::co_spawn(executor, worker, asio::deferred));
   auto group = asio::experimental::make_parallel_group(std::move(running));
   const auto [order, failures] = co_await group.async_wait(asio::experimental::wait_for_all(), asio::use_awaitable);
