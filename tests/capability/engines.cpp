@@ -133,6 +133,17 @@ TEST_CASE("A model that an application made itself answers without any registry,
   CHECK(test::ask(loop, lease) == 4);
 }
 
+TEST_CASE("A model that gives no vector for an item has a bad output") {
+  asio::io_context loop;
+  struct empty_handed final : roster::image_embedding::model {
+    asio::awaitable<roster::embeddings> run(std::vector<roster::image>, roster::embed_options) override {
+      co_return roster::embeddings(0, 128);
+    }
+  };
+  empty_handed model;
+  CHECK(test::failure_of(loop, model.embed(roster::image(1, 1))) == roster::errc::bad_output);
+}
+
 TEST_CASE("A call keeps a model that an application made itself") {
   asio::io_context loop;
   auto grave = std::make_shared<test::witness::log>();

@@ -15,6 +15,7 @@
 #include <chrono>
 #include <functional>
 #include <future>
+#include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -254,6 +255,25 @@ TEST_CASE("A queue limit of 0 means: only if a thread is idle", "[b12]") {
   gate.open();
   run_until(loop, [&] { return first.done() && second.done() && waits.done(); });
   CHECK(waits.succeeded());
+}
+
+TEST_CASE("A queue limit as large as it can be is no limit", "[b12]") {
+  asio::io_context loop;
+  blocking_pool pool{2, std::numeric_limits<std::size_t>::max()};
+  auto call = spawn(loop, pool.try_run([] { return 7; }));
+  run_until(loop, [&] { return call.done(); });
+  CHECK(call.value() == 7);
+}
+
+TEST_CASE("Options of a call may be of a type of one's own") {
+  struct my_options : roster::call_options_for<my_options> {};
+  asio::io_context loop;
+  blocking_pool pool{1};
+  my_options options;
+  options.deadline(std::chrono::steady_clock::now() - std::chrono::seconds(1));
+  auto call = spawn(loop, pool.run(options, [] { return 7; }));
+  run_until(loop, [&] { return call.done(); });
+  CHECK(call.code() == errc::deadline_exceeded);
 }
 
 TEST_CASE("A thread counts as free as soon as its caller knows that the call is over", "[b12]") {

@@ -277,6 +277,29 @@ TEST_CASE("A consumer that leaves early stops the engine at its next step and fr
   CHECK(steps <= 4);
 }
 
+TEST_CASE("A stream dropped while its call is queued never reaches the engine, though the loop is late", "[b13][b25]") {
+  fixture f;
+  checkpoint busy, gate;
+  std::atomic<bool> reached{false};
+  auto blocking = [&](engine&, sink<chunk>&, run_context&) {
+    busy.arrive();
+    gate.pass();
+  };
+  auto produce = [&](engine&, sink<chunk>&, run_context&) { reached = true; };
+  auto running = f.start(blocking);
+  {
+    auto dropped = f.start(produce);
+    while (busy.arrived() == 0 || f.worker->depth() != 2)
+      test::drain(f.loop);
+  }
+  gate.open();
+  while (f.worker->depth() != 0)
+    std::this_thread::yield();
+  auto last = f.start([](engine&, sink<chunk>&, run_context&) {});
+  CHECK_FALSE(f.finish(last.next()).value());
+  CHECK_FALSE(reached);
+}
+
 TEST_CASE("A stream dropped while its call is queued never reaches the engine", "[b13][b25]") {
   fixture f;
   f.settle();

@@ -1,4 +1,4 @@
-// Sequences of operations on the lock. Those that let the strand come to rest after each are compared with a queue that is
+// Sequences of operations on the lock. Those that let the loop come to rest after each are compared with a queue that is
 // plain; the others, which stop in between, keep what has to hold at any time.
 
 #include "tests/fuzz/bytes.hpp"

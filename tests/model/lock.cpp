@@ -218,6 +218,58 @@ TEST_CASE("Under every schedule nobody passes a head that was found ungrantable"
   });
 }
 
+TEST_CASE("Under every schedule nobody passes the head once the release before it has looked", "[model][lock]") {
+  test::model::explore("writers barge", 2, [](explorer& stage) {
+    auto s = std::make_shared<scene>();
+    s->try_lock(exclusive);
+    auto writer = s->ask(exclusive);
+    s->enqueue(writer);
+    auto returned = std::make_shared<bool>(false);
+    stage.actor("holder", [s, returned] {
+      s->release(exclusive);
+      *returned = true;
+    });
+    stage.actor("writer", [s, writer] { s->finish(writer); });
+    for (const auto* name : {"barger", "other barger"})
+      stage.actor(name, [s, writer, returned] {
+        for (int i = 0; i < 2; ++i) {
+          const bool due = *returned;
+          const bool got = s->try_lock(exclusive);
+          ensure(!due || !got || writer->done(), "the release has looked, so newcomers queue");
+          if (got) s->release(exclusive);
+        }
+      });
+    return rests(s);
+  });
+}
+
+TEST_CASE("Under every schedule nobody passes the head after a release that leaves the granting to another", "[model][lock]") {
+  test::model::explore("writers barge while somebody grants", 2, [](explorer& stage) {
+    auto s = std::make_shared<scene>();
+    s->try_lock(exclusive);
+    auto first = s->ask(exclusive);
+    auto second = s->ask(exclusive);
+    s->enqueue(first);
+    s->enqueue(second);
+    auto returned = std::make_shared<bool>(false);
+    stage.actor("holder", [s] { s->release(exclusive); });
+    stage.actor("first", [s, first, returned] {
+      s->finish(first);
+      *returned = true;
+    });
+    stage.actor("second", [s, second] { s->finish(second); });
+    stage.actor("barger", [s, second, returned] {
+      for (int i = 0; i < 3; ++i) {
+        const bool due = *returned;
+        const bool got = s->try_lock(exclusive);
+        ensure(!due || !got || second->done(), "the release has returned, so newcomers queue");
+        if (got) s->release(exclusive);
+      }
+    });
+    return rests(s);
+  });
+}
+
 TEST_CASE("Under every schedule a downgrade lets readers in", "[model][lock]") {
   test::model::explore("a downgrade", 3, [](explorer& stage) {
     auto s = std::make_shared<scene>();

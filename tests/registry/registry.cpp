@@ -26,6 +26,7 @@ using test::failure_of;
 using test::finish;
 using test::make_model;
 using test::message_of;
+using test::run_until;
 using test::spawn;
 using registry = roster::registry<image_embedding>;
 using lease = roster::lease<image_embedding>;
@@ -52,6 +53,52 @@ TEST_CASE("Of two registrations of one key exactly one succeeds, and its model i
   CHECK(first.succeeded() != second.succeeded());
   CHECK((first.succeeded() ? second : first).code() == errc::already_exists);
   CHECK(ask(loop, finish(loop, models.get("key"))) == (first.succeeded() ? 1.F : 2.F));
+}
+
+TEST_CASE("A model that was registered with an executor cannot be so again before it is gone from there", "[b36]") {
+  asio::io_context loop;
+  registry models(loop);
+  const auto model = make_model(1);
+  finish(loop, models.add("key", model, loop.get_executor()));
+  CHECK_THROWS_WITH((void)models.add("other", model, loop.get_executor()), Catch::Contains("already registered"));
+  CHECK(failure_of(loop, models.get("other")) == errc::not_found);
+  CHECK(finish(loop, models.remove("key")));
+  test::drain(loop);
+  finish(loop, models.add("other", model, loop.get_executor()));
+  CHECK(ask(loop, finish(loop, models.get("other"))) == 1.F);
+}
+
+TEST_CASE("A change that waits for its turn does not need the loop of the coroutine that asked for it", "[b31][b38]") {
+  test::loop_thread home;
+  registry models(home.context());
+  std::atomic<bool> enough{false};
+  const auto churn = [&]() -> asio::awaitable<void> {
+    while (!enough) {
+      co_await models.add("churned", make_model(1));
+      co_await models.remove("churned");
+    }
+  };
+  auto churning = asio::co_spawn(home.context(), churn, asio::use_future);
+
+  // Until some change has met one of the others, and waits. Then its loop is not run again.
+  asio::io_context stalled;
+  std::vector<test::task<void>> changes;
+  do {
+    changes.push_back(spawn(stalled, models.add(std::to_string(changes.size()), make_model(2))));
+    stalled.restart();
+    stalled.poll();
+  } while (changes.back().done());
+  enough = true;
+  churning.get();
+
+  asio::io_context loop;
+  const auto key = std::to_string(changes.size() - 1);
+  while (!finish(loop, models.contains(key))) {
+  }
+  CHECK(finish(loop, models.list()).size() == changes.size());
+  CHECK(finish(loop, models.remove(key)));
+  run_until(stalled, [&] { return changes.back().done(); });
+  CHECK(changes.back().succeeded());
 }
 
 TEST_CASE("Of many registrations of one key from several threads exactly one succeeds", "[b28]") {

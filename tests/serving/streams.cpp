@@ -74,6 +74,25 @@ struct fixture {
   roster::registry<text_to_image> models{loop};
 };
 
+/// The same, whose context and pool may go first.
+struct mortal_fixture {
+  lease load() {
+    if (where == placement::pooled)
+      finish(*loop, models.add("key", roster::pooled(*pool, maker<painter>(probe))));
+    else
+      finish(*loop, models.add("key", roster::pinned(maker<painter>(probe))));
+    return finish(*loop, models.get("key"));
+  }
+
+  const placement where = GENERATE(placement::pooled, placement::pinned);
+  checkpoint full;
+  engine_probe probe;
+  asio::io_context elsewhere;
+  std::optional<asio::io_context> loop{std::in_place};
+  std::optional<roster::blocking_pool> pool{2};
+  roster::registry<text_to_image> models{*loop};
+};
+
 std::uint32_t step_of(const std::optional<image_event>& event) {
   return event && std::holds_alternative<image_step>(*event) ? std::get<image_step>(*event).step : 0;
 }
@@ -184,6 +203,33 @@ TEST_CASE_METHOD(fixture,
   }  // else the destructors shut down, with the stream unread
 }
 
+TEST_CASE_METHOD(mortal_fixture, "A stream that nobody reads keeps neither pool nor context from ending, and says so",
+                 "[b24]") {
+  probe.on_paint = [&](const auto&, auto& chunks, auto&) {
+    for (std::uint32_t i = 1; chunks.push(image_step(i, 0)); ++i)
+      if (i == 64) full.arrive();
+  };
+  auto stream = load()->generate(image_request("x"));
+  test::drain(*loop);
+  full.await();
+  if (where == placement::pooled)
+    pool.reset();
+  else
+    loop.reset();
+  for (int i = 0; i < 64; ++i)
+    CHECK(finish(elsewhere, stream.next()));
+  CHECK(failure_of(elsewhere, stream.next()) == errc::stopped);
+  CHECK_FALSE(finish(elsewhere, stream.next()));
+}
+
+TEST_CASE_METHOD(mortal_fixture, "A stream asked for after the context of its model died fails with stopped", "[b22][b60]") {
+  const auto model = load();
+  loop.reset();
+  auto stream = model->generate(image_request("x"));
+  CHECK(failure_of(elsewhere, stream.next()) == errc::stopped);
+  CHECK_FALSE(finish(elsewhere, stream.next()));
+}
+
 TEST_CASE_METHOD(fixture, "Dropping a stream that runs stops its engine within one step, and frees its place", "[b25]") {
   draw_for_ever();
   const auto model = load(0);
@@ -225,7 +271,15 @@ TEST_CASE_METHOD(fixture, "A stream dropped before the loop has seen it, or afte
   const auto model = load(0);
   { auto unseen = model->generate(image_request("x")); }
   test::drain(loop);
-  auto stream = draw(model);
+  // The unseen one may be on its way out still.
+  std::optional<drawing> first;
+  roster::error_code refused;
+  do {
+    first.emplace(draw(model));
+    refused = failure_of([&] { (void)finish(loop, first->next()); });
+  } while (refused == errc::queue_full);
+  CHECK_FALSE(refused);
+  auto stream = std::move(*first);
   while (finish(loop, stream.next())) {
   }
   stream.cancel();
@@ -238,8 +292,10 @@ TEST_CASE_METHOD(fixture, "An engine deaf to the end of its stream keeps its pla
                  "[b25]") {
   deafen();
   auto model = load(0);
-  { auto dropped = draw(model); }
-  started.await();
+  {
+    auto dropped = draw(model);
+    started.await();
+  }
   test::drain(loop);
   auto refused = draw(model);
   CHECK(failure_of(loop, refused.next()) == errc::queue_full);

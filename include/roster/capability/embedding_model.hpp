@@ -2,6 +2,9 @@
 
 #include <roster/capability/capability.hpp>
 #include <roster/capability/embeddings.hpp>
+#include <roster/error.hpp>
+
+#include <fmt/format.h>
 
 #include <cstddef>
 #include <utility>
@@ -34,6 +37,7 @@ class embedding_model : public unary_model<C> {
  private:
   static asio::awaitable<embedding> first(asio::awaitable<embeddings> batch) {
     const auto vectors = co_await std::move(batch);
+    if (vectors.rows() != 1) throw error(errc::bad_output, fmt::format("{} vectors for one item", vectors.rows()));
     const auto row = vectors[0];
     co_return embedding(row.begin(), row.end());
   }

@@ -31,7 +31,7 @@ namespace detail {
 
 /// Adds what an engine knows of itself: `dimension()`, and anything else in `describe(model_info&)`.
 template <typename Engine>
-void describe_engine(const Engine& engine, model_info& info) {
+void describe_engine(Engine& engine, model_info& info) {
   if constexpr (requires { info.dimension = engine.dimension(); }) info.dimension = engine.dimension();
   if constexpr (requires { engine.describe(info); }) engine.describe(info);
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <roster/detail/asio.hpp>
+#include <roster/detail/pending_handler.hpp>
 
 #include <boost/asio/co_spawn.hpp>
 
@@ -30,7 +31,7 @@ template <typename T, typename Token>
 auto async_coroutine(asio::any_io_executor fallback, asio::awaitable<T> body, Token&& token) {
   return asio::async_initiate<Token, typename coroutine_signature<T>::type>(
       []<typename Handler>(Handler&& handler, asio::any_io_executor home, asio::awaitable<T> what) {
-        const asio::any_io_executor executor = asio::get_associated_executor(handler, home);
+        const asio::any_io_executor executor = home_of(handler, home);
         asio::co_spawn(executor, start_by_post(std::move(what)), std::forward<Handler>(handler));
       },
       token, std::move(fallback), std::move(body));

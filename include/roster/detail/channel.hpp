@@ -64,7 +64,10 @@ class channel final : public stop_listener {
   bool push(Chunk&& chunk) {
     auto word = word_.load(std::memory_order_acquire);
     if (count(word) == capacity_ && !(word & (gone | evicted))) word = wait_for_room();
-    if (word & (gone | evicted)) return false;
+    if (word & (gone | evicted)) {
+      context.request_stop();  // the other side is about to
+      return false;
+    }
     new (slots_[tail_].bytes) Chunk(std::move(chunk));
     tail_ = tail_ + 1 == capacity_ ? 0 : tail_ + 1;
     if (publish([](std::uint64_t before) { return before + one; }) & reading) serve(std::move(reader_));

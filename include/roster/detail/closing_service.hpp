@@ -98,13 +98,14 @@ class closing_service final : public asio::execution_context::service {
 
   const std::shared_ptr<closing_list>& list() const noexcept { return list_; }
 
-  /// Threads whose work comes home to this context. Joined by whoever destroys it, after their queues were closed.
+  /// Threads whose work comes home to this context. Whoever destroys it asks them to end and joins them, before it closes the
+  /// states that their work may use.
   const std::shared_ptr<thread_group>& threads() const noexcept { return threads_; }
 
  private:
   void shutdown() override {
+    threads_->end_all();
     list_->close_all();
-    threads_->join_all();
   }
 
   const std::shared_ptr<closing_list> list_ = std::make_shared<closing_list>();
@@ -114,6 +115,7 @@ class closing_service final : public asio::execution_context::service {
 /// Makes a state that is closed with the context of `executor`.
 template <typename State, typename... Args>
 std::shared_ptr<State> make_closable(const asio::any_io_executor& executor, Args&&... args) {
+  if (!executor) throw error(errc::stopped, "the context of the executor is gone");
   // A context shuts its newest service down first. Ours has to be newer than that of the strands, to which its threads may be
   // posting until it has joined them.
   auto& context = context_of(executor);

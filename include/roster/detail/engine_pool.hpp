@@ -24,7 +24,7 @@ namespace detail {
 template <typename Engine>
 class engine_set final : public task {
  public:
-  using slot = std::list<std::optional<Engine>>;  // one engine; moves between lists without moving the engine
+  using slot = std::list<made_in_place<Engine>>;  // one engine; moves between lists without moving the engine
 
   engine_set() : task(std::nullopt) {}
 
@@ -104,9 +104,9 @@ class engine_pool {
     model_info info;
 
     model_info operator()(run_context&) {
-      typename engine_set<Engine>::slot made(1);
-      made.front().emplace(made_in_place<Engine, Factory>(factory, device()));
-      describe_engine(*made.front(), info);
+      typename engine_set<Engine>::slot made;
+      made.emplace_back(factory, device());
+      describe_engine(made.front().value, info);
       target->put(made);
       return std::move(info);
     }
@@ -121,7 +121,7 @@ class engine_pool {
 
     decltype(auto) operator()(run_context& context) {
       borrowed engine(*engines_);
-      return work_(*engine.slot.front(), context);
+      return work_(engine.slot.front().value, context);
     }
 
    private:

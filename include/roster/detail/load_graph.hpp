@@ -3,6 +3,7 @@
 #include <roster/error.hpp>
 #include <roster/version.hpp>
 
+#include <cstddef>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -35,6 +36,7 @@ class load_graph {
     const load_node* from_;
     const load_node* to_;
     wait* next_ = nullptr;
+    std::size_t seen_ = 0;  // the search that came here last
   };
 
  private:
@@ -45,6 +47,7 @@ class load_graph {
 
   bool add(wait& edge) noexcept {
     std::lock_guard lock(mutex_);  // short:
+    ++search_;
     if (reaches(edge.to_, edge.from_)) return false;
     edge.next_ = std::exchange(first_, &edge);
     return true;
@@ -58,16 +61,17 @@ class load_graph {
     if (*link) *link = edge.next_;
   }
 
-  // There are as many edges as loads that wait for loads: a handful. They form no circle, so this ends.
-  bool reaches(const load_node* from, const load_node* to) const noexcept {
+  // There are as many edges as loads that wait for loads: a handful. Each is followed once.
+  bool reaches(const load_node* from, const load_node* to) noexcept {
     if (from == to) return true;
-    for (const wait* edge = first_; edge; edge = edge->next_)
-      if (edge->from_ == from && reaches(edge->to_, to)) return true;
+    for (wait* edge = first_; edge; edge = edge->next_)
+      if (edge->from_ == from && std::exchange(edge->seen_, search_) != search_ && reaches(edge->to_, to)) return true;
     return false;
   }
 
   std::mutex mutex_;
   wait* first_ = nullptr;
+  std::size_t search_ = 0;
 };
 
 }  // namespace detail

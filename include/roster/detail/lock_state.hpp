@@ -38,7 +38,7 @@ class lock_waiter : public queue_node<lock_waiter> {
 /// The word holds
 ///
 ///     bit  0      W  a writer holds the lock
-///     bit  1      F  fairness is demanded: the head of the queue was found ungrantable, newcomers must queue
+///     bit  1      F  fairness is demanded: the head of the queue was found behind readers, or passed; newcomers must queue
 ///     bits 2-31   R  the number of readers that hold the lock
 ///     bits 32-63  P  the number of waiters in the queue
 ///
@@ -112,11 +112,12 @@ class lock_state final : public closable {
     look();  // those behind it may have been waiting only for it
   }
 
-  /// The lock object is gone: whoever waits is told.
+  /// The lock object, or its context, is gone: whoever waits is told.
   void close() noexcept {
     shared_queue<lock_waiter> waiters;
     {
       std::lock_guard lock(mutex_);  // short:
+      closed_ = true;
       word_.fetch_sub(waiter * queue_.size(), std::memory_order_acq_rel);
       waiters.take_all(queue_);
     }
@@ -126,10 +127,6 @@ class lock_state final : public closable {
   }
 
   void context_closed() noexcept override {
-    {
-      std::lock_guard lock(mutex_);  // short:
-      closed_ = true;
-    }
     close();
     executor_ = nullptr;
   }
@@ -147,7 +144,7 @@ class lock_state final : public closable {
       look();
   }
 
-  /// A holder has left.
+  /// A holder, or a waiter, has left.
   void look() noexcept {
     std::unique_lock lock(mutex_);  // short:
     grant(lock, true);
@@ -157,7 +154,11 @@ class lock_state final : public closable {
   /// and a handler that its executor destroys, which releases the lock again, makes this a loop and no recursion.
   void grant(std::unique_lock<std::mutex>& lock, bool released) noexcept {  // short: let go of while a waiter is told
     released_ |= released;
-    if (granting_) return;
+    if (granting_) {
+      // Whoever grants may be long in coming back; until then nobody else shall pass the head.
+      if (released && !queue_.empty()) word_.fetch_or(fair, std::memory_order_relaxed);  // publishes nothing
+      return;
+    }
     granting_ = true;
     while (auto granted = next_granted(std::exchange(released_, false))) {
       lock.unlock();
@@ -197,7 +198,7 @@ class lock_state final : public closable {
   std::mutex mutex_;
   bool granting_ = false;
   bool released_ = false;  // since the last look
-  bool closed_ = false;    // the context is gone
+  bool closed_ = false;    // the lock or its context is gone
   shared_queue<lock_waiter> queue_;
 };
 

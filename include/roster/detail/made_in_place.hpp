@@ -24,22 +24,25 @@ struct made_by_trait<F> : std::invoke_result<F&, const device&> {};
 template <typename F>
 using made_by = typename made_by_trait<F>::type;
 
-/// Converts to the factory's result at the place where that is to live, so that it is neither copied nor moved.
-template <typename T, typename F>
+/// What a factory made, at the place where it lives: neither copied nor moved.
+template <typename T>
 class made_in_place {
  public:
-  made_in_place(F& function, const device& where) : function_(function), where_(where) {}
+  template <factory F>
+  made_in_place(F& function, const device& where) : value(make(function, where)) {}
+  made_in_place(const made_in_place&) = delete;
+  made_in_place& operator=(const made_in_place&) = delete;
 
-  operator T() const {
-    if constexpr (device_factory<F>)
-      return function_(where_);
-    else
-      return function_();
-  }
+  T value;
 
  private:
-  F& function_;
-  const device& where_;
+  template <typename F>
+  static made_by<F> make(F& function, const device& where) {
+    if constexpr (device_factory<F>)
+      return function(where);
+    else
+      return function();
+  }
 };
 
 }  // namespace detail

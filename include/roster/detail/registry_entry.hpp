@@ -83,7 +83,7 @@ class registry_entry {
     return info_;
   }
 
-  load_state state() const noexcept { return try_get() ? load_state::ready : lazy_->state.load(std::memory_order_relaxed); }
+  load_state state() const noexcept { return try_get() ? load_state::ready : lazy_->state.load(); }
 
   std::string last_error() const {
     if (!lazy_) return {};
@@ -104,8 +104,8 @@ class registry_entry {
           cell(home->get()) {}
 
     void failed(std::shared_ptr<const std::string> message) noexcept {
-      state = load_state::failed;
       remember(std::move(message));
+      state = load_state::failed;  // last: whoever sees it finds the message
     }
 
     void remember(std::shared_ptr<const std::string> message) noexcept {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <cstddef>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -61,7 +62,8 @@ class rest_waiter : public queue_node<rest_waiter> {
 /// Threads that serve the queue wait on a condition variable; nobody else ever waits.
 class task_queue final : public std::enable_shared_from_this<task_queue> {
  public:
-  task_queue(std::size_t threads, std::size_t limit) : threads_(threads), limit_(limit) {}
+  task_queue(std::size_t threads, std::size_t limit)
+      : threads_(threads), limit_(std::min(limit, std::numeric_limits<std::size_t>::max() - threads)) {}
   task_queue(const task_queue&) = delete;
   task_queue& operator=(const task_queue&) = delete;
 

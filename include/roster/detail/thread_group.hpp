@@ -3,6 +3,7 @@
 #include <roster/version.hpp>
 
 #include <atomic>
+#include <functional>
 #include <iterator>
 #include <list>
 #include <memory>
@@ -29,10 +30,13 @@ class thread_group : public std::enable_shared_from_this<thread_group> {
   thread_group& operator=(const thread_group&) = delete;
 
   /// Runs `body` on a new thread, which first joins the threads of the group that have ended. Throws what `std::thread` throws.
+  /// `end` asks it to return, for `end_all`.
   template <typename Body>
-  handle launch(Body body) {
+  handle launch(
+      Body body, std::function<void()> end = [] {}) {
     if (auto* seam = before_thread_creation.load()) seam();
     auto fresh = std::make_shared<member>();
+    fresh->end = std::move(end);
     std::list<handle> entry(1, fresh);
     fresh->thread = std::thread([group = shared_from_this(), fresh, body = std::move(body)]() mutable {
       group->join_ended();
@@ -60,9 +64,19 @@ class thread_group : public std::enable_shared_from_this<thread_group> {
       join(*each);
   }
 
+  /// The same, after asking every thread to end.
+  void end_all() noexcept {
+    const auto all = take([](const member&) { return true; });
+    for (auto& each : all)
+      each->end();
+    for (auto& each : all)
+      join(*each);
+  }
+
  private:
   struct member {
     std::thread thread;
+    std::function<void()> end;
     std::atomic<bool> ended{false};
   };
 

@@ -28,7 +28,7 @@ class state_factory {
   state_factory(const state_factory&) = delete;
   state_factory& operator=(const state_factory&) = delete;
   virtual ~state_factory() = default;
-  virtual void make(std::optional<State>& target, const device& where) = 0;
+  virtual void make(std::optional<made_in_place<State>>& target, const device& where) = 0;
 };
 
 template <typename State, typename F>
@@ -36,9 +36,7 @@ class state_factory_of final : public state_factory<State> {
  public:
   explicit state_factory_of(F function) : function_(std::move(function)) {}
 
-  void make(std::optional<State>& target, const device& where) override {
-    target.emplace(made_in_place<State, F>(function_, where));
-  }
+  void make(std::optional<made_in_place<State>>& target, const device& where) override { target.emplace(function_, where); }
 
  private:
   F function_;
@@ -53,7 +51,7 @@ struct worker_session {
   const std::shared_ptr<task_queue> queue;
   const device where;
   thread_group::handle thread;
-  std::optional<State> state;
+  std::optional<made_in_place<State>> state;
 };
 
 /// What a worker's callers share. Closed with its owner, or with its context.
@@ -95,6 +93,8 @@ class worker_core final : public closable {
     std::shared_ptr<session> current;
     if (const auto* ready = self->cell_.try_get()) {
       current = *ready;
+    } else if (self->stopped()) {
+      throw error(errc::stopped);
     } else {
       auto where = wanted.value_or(self->default_device_);
       current = *co_await self->cell_.get_or_init(start, self, std::move(where));
@@ -147,7 +147,7 @@ class worker_core final : public closable {
   struct on_state {
     std::shared_ptr<session> where;
     Work work;
-    decltype(auto) operator()(run_context& context) { return work(context, *where->state); }
+    decltype(auto) operator()(run_context& context) { return work(context, where->state->value); }
   };
 
   struct make_state {
@@ -175,10 +175,11 @@ class worker_core final : public closable {
   static asio::awaitable<std::shared_ptr<session>> start(std::shared_ptr<worker_core> self, device where) {
     if (self->stopped()) throw error(errc::stopped);
     auto fresh = std::make_shared<session>(self->queue_limit_, std::move(where));
-    fresh->thread = self->threads_->launch([fresh] {
+    const auto live = [fresh] {
       fresh->queue->serve();
       fresh->state.reset();
-    });
+    };
+    fresh->thread = self->threads_->launch(live, [queue = fresh->queue] { queue->close(); });
     close_on_failure guard{fresh};
     if (!self->adopt(fresh)) throw error(errc::stopped);
     make_state work{self->factory_, fresh};

@@ -6,6 +6,7 @@
 
 #include <boost/asio/system_executor.hpp>
 
+#include <concepts>
 #include <cstddef>
 #include <memory>
 #include <utility>
@@ -49,8 +50,8 @@ auto async_rest(std::shared_ptr<task_queue> queue, asio::any_io_executor fallbac
 /// destroyed by a loop that running work waits for. Handlers must be able to reach their context: destroy the pool before the
 /// contexts of its callers.
 ///
-/// Completing a call posts its handler; when memory for that cannot be had the program terminates, since there is nobody left
-/// to tell.
+/// Completing a call posts its handler; when memory for that cannot be had, or the result's move constructor throws, the
+/// program terminates, since there is nobody left to tell.
 ///
 /// Work that starts further work on its own pool and blocks until that has run can wait for ever once all threads do so; post
 /// it, or await it from a coroutine, instead.
@@ -96,7 +97,7 @@ class blocking_pool {
   /// `run_context` and completes, with its own outcome, when it returns: what it refers to stays valid until then.
   /// **Errors**: whatever the call throws; `operation_aborted`; `stopped`.
   template <typename F, typename... Args>
-  requires(!std::same_as<std::remove_cvref_t<F>, call_options>) [[nodiscard]] auto run(F&& function, Args&&... arguments) {
+  requires(!std::derived_from<std::remove_cvref_t<F>, call_options>) [[nodiscard]] auto run(F&& function, Args&&... arguments) {
     ROSTER_CHECK_CALLABLE(F);
     return detail::call<detail::on_cancel::wait>(
         queue_, std::nullopt, detail::entry::wait_for_room,

@@ -73,7 +73,8 @@ stream<Chunk> make_stream(std::shared_ptr<channel<Chunk>> source, std::shared_pt
 ///
 /// The producing call starts when the stream is asked for, not when it is first read. The stream is bounded: a slow reader
 /// slows the engine's thread, never the loop. Dropping it stops the engine at its next step. Completing a `next` that had to
-/// wait posts its handler; when memory for that cannot be had the program terminates, since there is nobody left to tell.
+/// wait posts its handler; when memory for that cannot be had, or the chunk's move constructor throws, the program terminates,
+/// since there is nobody left to tell.
 ///
 /// **Thread safety**: for the consumer only, one `next` at a time; `cancel` and the destructor belong to the consumer too.
 ///
@@ -116,7 +117,7 @@ class [[nodiscard]] stream {
   /// **Errors**: as `next`.
   template <typename Token>
   [[nodiscard]] auto async_next(Token&& token) {
-    return start(source_, feed_->executor, std::forward<Token>(token));
+    return start(source_, feed_ ? feed_->executor : asio::any_io_executor(), std::forward<Token>(token));
   }
 
   /// Stops the engine at its next step and drops what is buffered. `next` then fails with `operation_aborted` once, and ends.
@@ -226,7 +227,7 @@ class stream_work {
     thread_context.listen(target_.get());
     try {
       channel_sink<Chunk> out(*target_);
-      produce_(engine..., out, target_->context);
+      if (!target_->context.stop_requested()) produce_(engine..., out, target_->context);
     } catch (...) {
       failure_ = std::current_exception();
     }
@@ -273,6 +274,10 @@ stream<Chunk> start_stream(const asio::any_io_executor& executor, std::size_t ca
                            std::optional<call_options::time_point> deadline, Produce produce, Run run) {
   if (capacity == 0) throw error(errc::invalid_argument, "a stream needs room for at least one chunk");
   auto source = std::make_shared<channel<Chunk>>(capacity, deadline);
+  if (!executor) {
+    source->finish(make_exception(make_error_code(errc::stopped)));
+    return make_stream(std::move(source), std::shared_ptr<stream_feed<Chunk>>());
+  }
   auto feed = make_closable<stream_feed<Chunk>>(executor);
   feed->start(feed_stream(finish_on_exit<Chunk>(source), run(stream_work<Chunk, Produce>(source, std::move(produce)))));
   return make_stream(std::move(source), std::move(feed));

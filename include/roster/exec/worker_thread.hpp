@@ -4,6 +4,7 @@
 #include <roster/detail/worker_core.hpp>
 #include <roster/exec/stream.hpp>
 
+#include <concepts>
 #include <cstddef>
 #include <memory>
 #include <utility>
@@ -33,8 +34,8 @@ asio::awaitable<T> would_deadlock() {
 /// A thread with a state that it alone makes, uses and destroys: for models that may be touched from one thread only.
 ///
 /// The thread starts with the first call; calls that arrive meanwhile share that start. When the factory throws, every one of
-/// them gets its exception, the thread ends, and the next call tries again. Calls run one at a time, first come, first served;
-/// `queue_limit` of them are queued, the others wait for admission.
+/// them gets its exception, the thread ends, and the next call tries again. Calls run one at a time, first come, first served,
+/// where those that waited for a start come when they resume; `queue_limit` of them are queued, the others wait for admission.
 ///
 /// The worker lives on one device: the one the first call asks for, else the default. A call for another fails with
 /// `device_mismatch`.
@@ -96,7 +97,7 @@ class worker_thread {
   /// `run_context` and completes, with its own outcome, when it returns.
   /// **Errors**: whatever the call throws; as `start`.
   template <typename F, typename... Args>
-  requires(!std::same_as<std::remove_cvref_t<F>, call_options>) [[nodiscard]] auto run(F&& function, Args&&... arguments) {
+  requires(!std::derived_from<std::remove_cvref_t<F>, call_options>) [[nodiscard]] auto run(F&& function, Args&&... arguments) {
     return run(call_options(), std::forward<F>(function), std::forward<Args>(arguments)...);
   }
 
@@ -157,7 +158,7 @@ class worker_thread {
   /// **Errors**: `operation_aborted`.
   [[nodiscard]] asio::awaitable<void> stop() { return core::stop(core_); }
 
-  /// The number of calls that run, are queued, or wait for admission.
+  /// The number of calls that run, are queued, or wait for admission; those that wait for the start are not among them.
   std::size_t depth() const noexcept { return core_->depth(); }
 
   /// Whether the calling thread is the worker's.

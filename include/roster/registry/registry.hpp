@@ -1,11 +1,10 @@
 #pragma once
 
 #include <roster/detail/async_coroutine.hpp>
-#include <roster/detail/home_executor.hpp>
+#include <roster/detail/locked_use.hpp>
 #include <roster/detail/registry_entry.hpp>
 #include <roster/registry/lease.hpp>
 #include <roster/registry/loader.hpp>
-#include <roster/sync/shared_mutex.hpp>
 
 #include <boost/system/result.hpp>
 #include <boost/unordered/unordered_flat_map.hpp>
@@ -43,10 +42,10 @@ using entry_map =
 
 /// What a registry shares with the lookups under way.
 template <typename Capability>
-struct registry_state {
+struct registry_state : lockable {
   using entry_ptr = std::shared_ptr<registry_entry<Capability>>;
 
-  explicit registry_state(const asio::any_io_executor& executor) : mutex(executor) {}
+  explicit registry_state(const asio::any_io_executor& executor) : lockable(executor) {}
 
   /// Under a lock, shared at least.
   const entry_ptr* find(std::string_view key) const {
@@ -55,7 +54,6 @@ struct registry_state {
     return nullptr;
   }
 
-  async_shared_mutex mutex;
   entry_map<Capability> entries;   // guarded by `mutex`
   entry_map<Capability> defaults;  // never changes
 };
@@ -64,9 +62,10 @@ struct registry_state {
 
 /// The models of one capability, by key.
 ///
-/// A lookup never waits for a load that it did not ask for, and never blocks a thread; a slow load delays nobody else. Models
-/// are loaded when they are first needed, once, however many callers wait; after a failure the next lookup tries again. Keys
-/// are arbitrary bytes, at least one.
+/// A lookup never waits for a load that it did not ask for, and never blocks a thread; a slow load delays nobody else. Whoever
+/// meets a change of the registry waits for its end on the registry's executor, so that a caller whose own loop is busy holds
+/// nobody up. Models are loaded when they are first needed, once, however many callers wait; after a failure the next lookup
+/// tries again. Keys are arbitrary bytes, at least one.
 ///
 /// Built-in models, given at construction, show wherever no other model is registered under their key.
 ///
@@ -91,7 +90,7 @@ class registry {
 
   /// A registry whose loaders run on `executor`, with `builtin` to fall back on.
   explicit registry(asio::any_io_executor executor, const builtin_models<Capability>& builtin = builtin_models<Capability>())
-      : state_(std::make_shared<state>(executor)), home_(detail::make_home(executor)) {
+      : state_(std::make_shared<state>(executor)) {
     for (const auto& each : builtin) {
       check(each.key);
       if (!state_->defaults.try_emplace(each.key, make_entry(each.key, each.info, each.loader)).second) throw taken(each.key);
@@ -116,7 +115,8 @@ class registry {
     return insert(state_, check(key), make_entry(std::move(model)));
   }
 
-  /// The same, for a model that must be destroyed on `destroy_on`, wherever its last lease drops.
+  /// The same, for a model that must be destroyed on `destroy_on`, wherever its last lease drops. It must not be in use yet,
+  /// and is registered so under one key at a time, else `invalid_argument`.
   [[nodiscard]] asio::awaitable<void> add(std::string_view key, model_ptr model, asio::any_io_executor destroy_on) {
     return insert(state_, check(key), make_entry(destroyed_on(destroy_on, std::move(model))));
   }
@@ -205,7 +205,7 @@ class registry {
   [[nodiscard]] asio::awaitable<void> preload(std::string_view key) { return preload(get(key)); }
 
   /// The executor that loaders run on.
-  const asio::any_io_executor& get_executor() const noexcept { return home_->get(); }
+  const asio::any_io_executor& get_executor() const noexcept { return state_->home->get(); }
 
  private:
   friend class load_context;
@@ -229,16 +229,18 @@ class registry {
   }
 
   entry_ptr make_entry(std::string_view key, model_info info, model_loader<Capability> loader) const {
-    return std::make_shared<entry_type>(std::string(key), std::move(info), std::move(loader), home_);
+    return std::make_shared<entry_type>(std::string(key), std::move(info), std::move(loader), state_->home);
   }
 
   /// The same model under an ownership of its own, whose end posts the original's to `executor`, unless that has died.
   static model_ptr destroyed_on(const asio::any_io_executor& executor, model_ptr model) {
     if (!model) return nullptr;
     auto* raw = model.get();
-    model_ptr owner(raw, [home = detail::make_home(executor), original = std::move(model)](model_type*) mutable {
+    if constexpr (std::derived_from<model_type, basic_model>)
+      if (raw->owner()) throw error(errc::invalid_argument, "the model is already registered with an executor");
+    model_ptr owner(raw, [place = detail::make_home(executor), original = std::move(model)](model_type*) mutable {
       auto last = std::move(original);  // not left in here: the model itself has a weak reference to this
-      if (home->get()) asio::post(home->get(), [last = std::move(last)] {});
+      if (place->get()) asio::post(place->get(), [last = std::move(last)] {});
     });
     if constexpr (std::derived_from<model_type, basic_model>) raw->owned_by(owner);
     return owner;
@@ -257,59 +259,74 @@ class registry {
     if (!found) throw unknown(key);
     std::optional<detail::load_graph::wait> wait;
     if (asker && found->node() && !found->try_get()) wait.emplace(*asker, *found->node());
-    auto model = co_await entry_type::load(std::move(found));
+    auto model = co_await entry_type::load(found);
     co_return lease_type(std::move(model));
   }
 
-  static asio::awaitable<entry_ptr> locate(state_ptr self, const std::string& key) {
-    const auto guard = co_await self->mutex.lock_shared();
-    const auto* found = self->find(key);
-    co_return found ? *found : nullptr;
+  // What is done under a lock owns all it touches: see `with_lock`. What it took out is destroyed with it, after the lock.
+
+  static asio::awaitable<entry_ptr> locate(state_ptr self, std::string key) {
+    const auto result = std::make_shared<entry_ptr>();
+    const auto use = [self, key = std::move(key), result] {
+      if (const auto* found = self->find(key)) *result = *found;
+    };
+    co_await detail::with_lock<detail::lock_mode::shared>(self, use);
+    co_return std::move(*result);
   }
 
   static asio::awaitable<bool> find(state_ptr self, std::string key) {
-    const auto found = co_await locate(std::move(self), key);
+    const auto found = co_await locate(std::move(self), std::move(key));
     co_return found != nullptr;
   }
 
   static asio::awaitable<void> insert(state_ptr self, std::string key, entry_ptr fresh) {
-    const auto guard = co_await self->mutex.lock();
-    if (!self->entries.try_emplace(key, std::move(fresh)).second) throw taken(key);
+    const auto use = [self, key = std::move(key), fresh = std::move(fresh)] {
+      if (!self->entries.try_emplace(key, fresh).second) throw taken(key);
+    };
+    return detail::with_lock<detail::lock_mode::exclusive>(self, use);
   }
 
   static asio::awaitable<void> exchange(state_ptr self, std::string key, entry_ptr fresh) {
-    {
-      const auto guard = co_await self->mutex.lock_shared();
+    const auto check = [self, key] {
       if (!self->entries.contains(key)) throw unknown(key);  // now, rather than after a long load; asked again below
-    }
+    };
+    co_await detail::with_lock<detail::lock_mode::shared>(self, check);
     (void)co_await entry_type::load(fresh);
-    entry_ptr old;  // destroyed after the guard
-    const auto guard = co_await self->mutex.lock();
-    const auto found = self->entries.find(key);
-    if (found == self->entries.end()) throw unknown(key);
-    old = std::exchange(found->second, std::move(fresh));
+    const auto use = [self, key = std::move(key), fresh = std::move(fresh)]() mutable {
+      const auto found = self->entries.find(key);
+      if (found == self->entries.end()) throw unknown(key);
+      found->second.swap(fresh);
+    };
+    co_await detail::with_lock<detail::lock_mode::exclusive>(self, use);
   }
 
   static asio::awaitable<bool> erase(state_ptr self, std::string key) {
-    entry_ptr old;  // destroyed after the guard
-    const auto guard = co_await self->mutex.lock();
-    const auto found = self->entries.find(key);
-    if (found == self->entries.end()) co_return false;
-    old = std::move(found->second);
-    self->entries.erase(found);
-    co_return true;
+    const auto old = std::make_shared<entry_ptr>();
+    const auto use = [self, key = std::move(key), old] {
+      const auto found = self->entries.find(key);
+      if (found == self->entries.end()) return;
+      old->swap(found->second);
+      self->entries.erase(found);
+    };
+    co_await detail::with_lock<detail::lock_mode::exclusive>(self, use);
+    co_return *old != nullptr;
   }
 
   static asio::awaitable<std::vector<registered_model>> list(state_ptr self) {
-    std::vector<std::pair<std::string, entry_ptr>> all;
-    std::size_t registered = 0;
-    {
-      const auto guard = co_await self->mutex.lock_shared();
+    struct snapshot {
+      std::vector<std::pair<std::string, entry_ptr>> all;
+      std::size_t registered = 0;
+    };
+    const auto taken_now = std::make_shared<snapshot>();
+    const auto use = [self, taken_now] {
+      auto& [all, registered] = *taken_now;
       all.assign(self->entries.begin(), self->entries.end());
       registered = all.size();
       for (const auto& each : self->defaults)
         if (!self->entries.contains(each.first)) all.push_back(each);
-    }
+    };
+    co_await detail::with_lock<detail::lock_mode::shared>(self, use);
+    const auto& [all, registered] = *taken_now;
     std::vector<registered_model> rows;
     for (std::size_t i = 0; i < all.size(); ++i) {
       const auto& [key, model] = all[i];
@@ -320,7 +337,6 @@ class registry {
   }
 
   const state_ptr state_;
-  const std::shared_ptr<const detail::home_executor> home_;
 };
 
 ROSTER_END_NAMESPACE

@@ -102,13 +102,13 @@ class pending_lock final : public lock_waiter {
 /// A reader/writer lock for coroutines: waiting suspends the coroutine, never the thread.
 ///
 /// Taking or releasing a free lock is one atomic operation. Waiters queue in order of arrival; readers queued together are
-/// granted together. Nobody starves: the head of the queue can be passed only in the instant between a release and that release's
-/// look at the queue; once a look has found it passed, every newcomer, `try_lock` included, queues behind it. Ownership is handed
-/// to a waiter, who does not compete for it after waking. There is no recursion (a coroutine that locks twice waits for itself for
-/// ever), no upgrade from shared to exclusive, and no poisoning.
+/// granted together. Nobody starves: the head of the queue can be passed only in the instant between a release and that
+/// release's look at the queue; once a look has found it passed, every newcomer, `try_lock` included, queues behind it.
+/// Ownership is handed to a waiter, who does not compete for it after waking. There is no recursion (a coroutine that locks
+/// twice waits for itself for ever), no upgrade from shared to exclusive, and no poisoning.
 ///
-/// A release that somebody waits for posts that waiter's handler; when memory for that cannot be had, which an `io_context` does
-/// not ask for, the program terminates, since the lock could not be handed on.
+/// A release that somebody waits for posts that waiter's handler; when memory for that cannot be had, which an `io_context`
+/// does not ask for, the program terminates, since the lock could not be handed on.
 ///
 /// `Executor` is that of the coroutines that call `lock` and `lock_shared`; the other members serve everybody.
 ///
