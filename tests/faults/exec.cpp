@@ -1,18 +1,28 @@
 #include "tests/faults/scenario.hpp"
 
+#include "tests/support/exec.hpp"
+
 #include <roster/exec/blocking_pool.hpp>
 #include <roster/exec/worker_thread.hpp>
 
+#include <boost/asio/bind_executor.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 namespace asio = boost::asio;
 using test::memory::allowed;
 using test::memory::check;
+using test::memory::construction;
 using test::memory::scenario;
 using test::memory::where;
 
@@ -78,8 +88,15 @@ struct state {
   std::vector<int> values = std::vector<int>(10, 3);
 };
 
+state make_state() {
+  return {};
+}
+
+using worker_thread = roster::worker_thread<state>;
+
 struct worker_scenario : scenario {
-  roster::worker_thread<state> worker{loop.get_executor(), [] { return state(); }};
+  std::atomic<std::size_t> running{0};  // counted by `obey`
+  worker_thread worker{loop.get_executor(), make_state};
 };
 
 struct worker_start : worker_scenario {
@@ -100,6 +117,15 @@ struct worker_run : worker_first_run {
   worker_run() { run(worker.start()); }
 };
 
+/// The first call, which says where the worker lives.
+struct worker_run_options : worker_scenario {
+  void attempt() {
+    const auto options = roster::call_options().on("a device whose name is too long to be stored in place");
+    if (run(worker.run(options, third)) != 3) throw std::logic_error("no result");
+    if (run(worker.run_detachable(options, third)) != 3) throw std::logic_error("no result");
+  }
+};
+
 struct worker_async_run : worker_scenario {
   worker_async_run() { run(worker.start()); }
   void attempt() {
@@ -110,6 +136,110 @@ struct worker_async_run : worker_scenario {
 struct worker_stop : worker_scenario {
   worker_stop() { run(worker.start()); }
   void attempt() { run(worker.stop()); }
+};
+
+// --- calls that wait, of both
+
+/// Work that runs until it is told to stop.
+struct obey {
+  std::atomic<std::size_t>* running;
+  int operator()(roster::run_context& context) const {
+    ++*running;
+    while (!context.stop_requested())
+      std::this_thread::yield();
+    --*running;
+    context.throw_if_stop_requested();
+    return 0;
+  }
+  int operator()(state&, roster::run_context& context) const { return (*this)(context); }
+};
+
+struct answer {
+  int operator()() const { return 5; }
+  int operator()(state&) const { return 5; }
+};
+
+std::size_t depth(const roster::blocking_pool& pool) {
+  return pool.running() + pool.queued() + pool.waiting();
+}
+std::size_t depth(const worker_thread& worker) {
+  return worker.depth();
+}
+
+/// A pool or a worker, busy with so many calls before each attempt.
+template <typename Owner, std::size_t Calls>
+struct busy : scenario {
+  std::atomic<std::size_t> running{0};
+  std::optional<Owner> owner;
+
+  busy() { make(); }
+
+  void make() {
+    if constexpr (std::is_same_v<Owner, worker_thread>)
+      owner.emplace(loop.get_executor(), make_state);
+    else
+      owner.emplace(1U, 0U);
+    if (Calls > 0) owner->async_run(obey{&running}, asio::bind_executor(loop.get_executor(), [](auto&&...) {}));
+    drive([&] { return running == Calls; });
+  }
+
+  bool as_it_was(bool) { return !owner || depth(*owner) == Calls; }
+};
+
+template <typename Owner>
+struct cancelled_wait : busy<Owner, 1> {
+  void attempt() {
+    this->cancel([&](auto handler) { this->owner->async_run(answer(), std::move(handler)); },
+                 [&] { return depth(*this->owner) == 2; });
+  }
+};
+
+template <typename Owner>
+struct cancelled_run : busy<Owner, 0> {
+  void attempt() {
+    this->cancel([&](auto handler) { this->owner->async_run(obey{&this->running}, std::move(handler)); },
+                 [&] { return this->running > 0; });
+  }
+};
+
+template <typename Owner>
+struct cancelled_detached_run : busy<Owner, 0> {
+  void attempt() {
+    this->cancel(this->spawning([&] { return this->owner->run_detachable(roster::call_options(), obey{&this->running}); }),
+                 [&] { return this->running > 0; });
+  }
+  bool as_it_was(bool) { return true; }  // the work may not have noticed yet
+};
+
+template <typename Owner>
+struct cancelled_stop : busy<Owner, 1> {
+  void attempt() {
+    this->cancel(this->spawning([&] { return this->owner->stop(); }));
+  }
+};
+
+template <typename Owner>
+struct destroyed_owner : busy<Owner, 1> {
+  void attempt() {
+    if (!this->owner) this->make();
+    this->fail(
+        roster::errc::stopped, [&](auto handler) { this->owner->async_run(answer(), std::move(handler)); },
+        [&] { this->owner.reset(); }, [&] { return depth(*this->owner) == 2; });
+  }
+};
+
+/// Its state is not made before the end.
+struct cancelled_start : scenario {
+  test::checkpoint made;
+  worker_thread worker{loop.get_executor(), [this] {
+                         made.pass();
+                         return state();
+                       }};
+
+  ~cancelled_start() { made.open(); }
+  void attempt() {
+    cancel(spawning([&] { return worker.start(); }), [&] { return made.arrived() > 0; });
+  }
 };
 
 // --- the stream
@@ -152,6 +282,30 @@ struct stream_async_next : stream_scenario {
   }
 };
 
+struct stream_cancelled_next : stream_scenario {
+  void attempt() {
+    auto chunks = start_silent();
+    cancel([&](auto handler) { chunks.async_next(std::move(handler)); }, [&] { return running > 0; });
+  }
+
+  /// A stream on which nothing comes.
+  roster::stream<std::string> start_silent() {
+    const auto produce_nothing = [this](state&, roster::sink<std::string>&, roster::run_context& context) {
+      obey{&running}(context);
+    };
+    return worker.start_stream<std::string>(roster::call_options(), produce_nothing, 1);
+  }
+};
+
+struct stream_dropped_next : stream_cancelled_next {
+  void attempt() {
+    std::optional chunks(start_silent());
+    fail(
+        asio::error::operation_aborted, [&](auto handler) { chunks->async_next(std::move(handler)); }, [&] { chunks.reset(); },
+        [&] { return running > 0; });
+  }
+};
+
 struct stream_drop : stream_scenario {
   void attempt() {
     { const auto chunks = worker.start_stream<std::string>(roster::call_options(), produce, 1); }
@@ -161,7 +315,8 @@ struct stream_drop : stream_scenario {
 
 }  // namespace
 
-TEST_CASE("A pool whose construction runs out of memory leaves nothing behind") {
+TEST_CASE("A pool or a worker whose construction runs out of memory leaves nothing behind") {
+  check<construction<worker_thread, make_state>>("worker_thread", allowed::nothing);
   check<pool_start>("blocking_pool", allowed::nothing);
   check<pool_start>("blocking_pool, all threads", allowed::nothing, where::all_threads);
 }
@@ -183,6 +338,7 @@ TEST_CASE("A worker's calls never leak and never hang, whichever allocation of t
   check<worker_start>("start", allowed::both);
   check<worker_first_run>("run, first", allowed::both);
   check<worker_run>("run, started", allowed::escape);
+  check<worker_run_options>("run and run_detachable, with options", allowed::both);
   check<worker_async_run>("async_run", allowed::escape);
   check<worker_stop>("stop", allowed::escape);
 }
@@ -192,9 +348,28 @@ TEST_CASE("A worker's calls never leak and never hang, whichever allocation of a
   check<worker_run>("run, started, all threads", allowed::both, where::all_threads);
 }
 
+TEST_CASE("A cancelled call of a pool or a worker leaves no trace, whichever allocation fails") {
+  check<cancelled_wait<roster::blocking_pool>>("pool, waits", allowed::termination);
+  check<cancelled_run<roster::blocking_pool>>("pool, runs", allowed::nothing);
+  check<cancelled_detached_run<roster::blocking_pool>>("pool, runs detached", allowed::both);
+  check<cancelled_stop<roster::blocking_pool>>("pool, stop", allowed::both);
+  check<cancelled_wait<worker_thread>>("worker, waits", allowed::both);
+  check<cancelled_run<worker_thread>>("worker, runs", allowed::both);
+  check<cancelled_detached_run<worker_thread>>("worker, runs detached", allowed::both);
+  check<cancelled_stop<worker_thread>>("worker, stop", allowed::both);
+  check<cancelled_start>("worker, start", allowed::both);
+}
+
+TEST_CASE("A call that waits for a pool or a worker that is destroyed is told, whichever allocation fails") {
+  check<destroyed_owner<roster::blocking_pool>>("blocking_pool", allowed::termination);
+  check<destroyed_owner<worker_thread>>("worker_thread", allowed::both);
+}
+
 TEST_CASE("A stream never leaks and never hangs, whichever allocation fails") {
   check<stream_next>("next", allowed::both);
   check<stream_next>("next, all threads", allowed::both, where::all_threads);
   check<stream_async_next>("async_next", allowed::both);
+  check<stream_cancelled_next>("a cancelled async_next", allowed::both);
+  check<stream_dropped_next>("a stream dropped while async_next waits", allowed::both);
   check<stream_drop>("a dropped stream", allowed::both);
 }

@@ -85,7 +85,7 @@ struct tally {
 };
 
 template <typename Scenario>
-ending attempt(long nth, where place_of_failure) {
+ending attempt(long nth, where place_of_failure) noexcept {
   { Scenario().attempt(); }  // what is made once is there from now on
   const auto before = live.load();
   ending how = ending::survived;

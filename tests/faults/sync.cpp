@@ -5,18 +5,24 @@
 #include <roster/sync/shared_mutex.hpp>
 
 #include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
 
+#include <cstddef>
 #include <optional>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 namespace asio = boost::asio;
 using test::memory::allowed;
 using test::memory::check;
+using test::memory::construction;
 using test::memory::each_fails;
 using test::memory::scenario;
 
 namespace {
+
+const auto aborted = asio::error::operation_aborted;
 
 template <bool Shared>
 struct free_lock : scenario {
@@ -106,11 +112,16 @@ struct cancelled_lock : scenario {
   void attempt() {
     const auto holder = mutex.try_lock();
     if (!holder) throw std::logic_error("still locked");
-    asio::cancellation_signal signal;
-    ended end;
-    mutex.async_lock(asio::bind_cancellation_slot(signal.slot(), end.handler()));
-    signal.emit(asio::cancellation_type::terminal);
-    drive([&] { return end.done; });
+    cancel([&](auto handler) { mutex.async_lock(std::move(handler)); });
+  }
+};
+
+struct destroyed_lock : scenario {
+  void attempt() {
+    std::optional<roster::async_shared_mutex> mutex(std::in_place, loop);
+    const auto holder = mutex->try_lock();
+    fail(
+        aborted, [&](auto handler) { mutex->async_lock(std::move(handler)); }, [&] { mutex.reset(); });
   }
 };
 
@@ -142,10 +153,27 @@ struct permit_initiation : scenario {
         asio::bind_executor(loop.get_executor(), asio::bind_cancellation_slot(signal.slot(), end.handler())));
     const auto left = test::memory::left.exchange(-1);
     taken.reset();
-    drive([&] { return end.done; });
+    drive([&] { return end.done(); });
     test::memory::left = left;
   }
   bool as_it_was(bool) { return semaphore.available() == 1; }
+};
+
+struct cancelled_permit : scenario {
+  roster::async_semaphore semaphore{loop, 1};
+  void attempt() {
+    const auto taken = semaphore.try_acquire();
+    cancel([&](auto handler) { semaphore.async_acquire(std::move(handler)); });
+  }
+  bool as_it_was(bool) { return semaphore.available() == 1; }
+};
+
+struct destroyed_semaphore : scenario {
+  void attempt() {
+    std::optional<roster::async_semaphore> semaphore(std::in_place, loop, 0);
+    fail(
+        aborted, [&](auto handler) { semaphore->async_acquire(std::move(handler)); }, [&] { semaphore.reset(); });
+  }
 };
 
 struct permit_coroutine : scenario {
@@ -185,7 +213,77 @@ struct full_cell : scenario {
   void attempt() { run(values.get_or_init(seven)); }
 };
 
+struct full_cell_token : full_cell {
+  void attempt() {
+    call([&](auto handler) { values.async_get_or_init(seven, std::move(handler)); });
+  }
+};
+
+struct cell_arguments : scenario {
+  roster::async_once_cell<std::string> values{loop};
+  void attempt() {
+    const std::string text(100, 'x');
+    if (*run(values.get_or_init(twice, text)) != text + text) throw std::logic_error("another value");
+  }
+  static asio::awaitable<std::string> twice(std::string text) { co_return text + text; }
+};
+
+struct cell_failure : scenario {
+  roster::async_once_cell<int> values{loop};
+  void attempt() {
+    fail(roster::errc::bad_model, [&](auto handler) { values.async_get_or_init(fails, std::move(handler)); });
+  }
+  bool as_it_was(bool) { return !values.try_get(); }
+  static asio::awaitable<int> fails() {
+    throw roster::error(roster::errc::bad_model, "the initialiser has failed");
+    co_return 0;
+  }
+};
+
+/// Its initialiser waits, and not for the loop: Asio's own operations could not always come back to a flight's strand.
+struct waiting_cell : scenario {
+  roster::async_semaphore never{loop, 0};
+  std::optional<roster::async_once_cell<int>> values;
+  bool started = false;
+
+  auto get() {
+    if (!values) values.emplace(loop);
+    started = false;
+    return [this](auto handler) {
+      const auto wait = [this] { return wait_for(never, started); };
+      values->async_get_or_init(wait, std::move(handler));
+    };
+  }
+  static asio::awaitable<int> wait_for(roster::async_semaphore& permits, bool& started) {
+    started = true;
+    const auto permit = co_await permits.acquire();
+    co_return 7;
+  }
+};
+
+struct cancelled_cell : waiting_cell {
+  void attempt() {
+    cancel(get(), [&] { return started; });
+    test::drain(loop);  // the initialiser is told as well
+  }
+  bool as_it_was(bool) { return !values || !values->try_get(); }
+};
+
+struct destroyed_cell : waiting_cell {
+  void attempt() {
+    fail(
+        aborted, get(), [&] { values.reset(); }, [&] { return started; });
+    test::drain(loop);
+  }
+};
+
 }  // namespace
+
+TEST_CASE("A lock, a semaphore or a cell that cannot be made leaves nothing behind") {
+  check<construction<roster::async_shared_mutex>>("async_shared_mutex", allowed::nothing);
+  check<construction<roster::async_semaphore, std::size_t{1}>>("async_semaphore", allowed::nothing);
+  check<construction<roster::async_once_cell<int>>>("async_once_cell", allowed::nothing);
+}
 
 TEST_CASE("A lock, a semaphore and a cell that are free survive any failed allocation, or refuse") {
   const auto seen = each_fails<nothing_to_wait_for>();
@@ -196,6 +294,7 @@ TEST_CASE("A lock, a semaphore and a cell that are free survive any failed alloc
   check<free_lock_coroutine>("lock, free", allowed::escape);
   check<free_permit>("async_acquire, free", allowed::nothing);
   check<full_cell>("get_or_init, ready", allowed::escape);
+  check<full_cell_token>("async_get_or_init, ready", allowed::nothing);
 }
 
 TEST_CASE("A wait for a permit that cannot be begun leaves the semaphore as it was") {
@@ -203,13 +302,26 @@ TEST_CASE("A wait for a permit that cannot be begun leaves the semaphore as it w
 }
 
 TEST_CASE("Waiting for a lock, a permit or a value never leaks and never hangs, whichever allocation fails") {
-  check<held_lock<false>>("async_lock, held", allowed::termination);
-  check<held_lock<true>>("async_lock_shared, held", allowed::termination);
-  check<downgraded_lock>("async_lock_shared, downgraded", allowed::termination);
-  check<cancelled_lock>("async_lock, cancelled", allowed::termination);
-  check<held_lock_coroutine>("lock, held", allowed::both);
-  check<taken_permit>("async_acquire, taken", allowed::termination);
-  check<permit_coroutine>("acquire, taken", allowed::both);
+  check<held_lock<false>>("async_lock, held", allowed::nothing);
+  check<held_lock<true>>("async_lock_shared, held", allowed::nothing);
+  check<downgraded_lock>("async_lock_shared, downgraded", allowed::nothing);
+  check<held_lock_coroutine>("lock, held", allowed::escape);
+  check<taken_permit>("async_acquire, taken", allowed::nothing);
+  check<permit_coroutine>("acquire, taken", allowed::escape);
   check<cell>("get_or_init", allowed::both);
+  check<cell_arguments>("get_or_init, with arguments", allowed::both);
   check<cell_token>("async_get_or_init", allowed::termination);
+  check<cell_failure>("async_get_or_init, fails", allowed::termination);
+}
+
+TEST_CASE("A cancelled wait for a lock, a permit or a value leaves no trace, whichever allocation fails") {
+  check<cancelled_lock>("async_lock", allowed::nothing);
+  check<cancelled_permit>("async_acquire", allowed::nothing);
+  check<cancelled_cell>("async_get_or_init", allowed::termination);
+}
+
+TEST_CASE("Whoever waits for a lock, a permit or a value that is destroyed is told, whichever allocation fails") {
+  check<destroyed_lock>("async_shared_mutex", allowed::nothing);
+  check<destroyed_semaphore>("async_semaphore", allowed::nothing);
+  check<destroyed_cell>("async_once_cell", allowed::termination);
 }

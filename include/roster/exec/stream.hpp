@@ -73,8 +73,8 @@ stream<Chunk> make_stream(std::shared_ptr<channel<Chunk>> source, std::shared_pt
 ///
 /// The producing call starts when the stream is asked for, not when it is first read. The stream is bounded: a slow reader
 /// slows the engine's thread, never the loop. Dropping it stops the engine at its next step. Completing a `next` that had to
-/// wait posts its handler; when memory for that cannot be had, or the chunk's move constructor throws, the program terminates,
-/// since there is nobody left to tell.
+/// wait, or dropping the stream, posts a handler; when memory for that cannot be had, or the chunk's move constructor throws,
+/// the program terminates, since there is nobody left to tell.
 ///
 /// **Thread safety**: for the consumer only, one `next` at a time; `cancel` and the destructor belong to the consumer too.
 ///

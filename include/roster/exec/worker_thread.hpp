@@ -43,6 +43,8 @@ asio::awaitable<T> would_deadlock() {
 /// Work may post more work to its own worker. To wait for it there would be to wait for ever: a call with `use_future` made on
 /// the worker's own thread fails with `would_deadlock`.
 ///
+/// Starts run in an `async_once_cell`, and calls complete like those of a `blocking_pool`: what these say of memory holds here.
+///
 /// The executor is where a start is coordinated, and its context looks after the thread: destroyed before the worker, it closes
 /// it.
 ///

@@ -71,6 +71,8 @@ struct registry_state : lockable {
 ///
 /// Destroying the registry leaves leases, and lookups under way, unharmed.
 ///
+/// Loads run in an `async_once_cell`, and what that says of memory holds here as well.
+///
 /// **Thread safety**: all members but the destructor may be called concurrently, from any thread.
 ///
 ///     roster::registry<roster::image_embedding> encoders{executor};
@@ -116,7 +118,8 @@ class registry {
   }
 
   /// The same, for a model that must be destroyed on `destroy_on`, wherever its last lease drops. It must not be in use yet,
-  /// and is registered so under one key at a time, else `invalid_argument`.
+  /// and is registered so under one key at a time, else `invalid_argument`. Its end posts it there; when memory
+  /// for that cannot be had the program terminates.
   [[nodiscard]] asio::awaitable<void> add(std::string_view key, model_ptr model, asio::any_io_executor destroy_on) {
     return insert(state_, check(key), make_entry(destroyed_on(destroy_on, std::move(model))));
   }

@@ -23,8 +23,9 @@ ROSTER_BEGIN_NAMESPACE
 /// Flights run on a strand of the cell's executor. An initialiser that awaits its own cell directly gets `would_deadlock`.
 /// The value lives until the cell, and everybody who got it, is gone. `T` may be `void`.
 ///
-/// Starting a flight posts to the strand, and completing a waiter posts its handler; when memory for that cannot be had the
-/// program terminates, since there is nobody left to tell.
+/// Starting or cancelling a flight posts to the strand, and completing a waiter posts its handler; when memory for that cannot
+/// be had the program terminates, since there is nobody left to tell. When memory runs out just as Asio brings an operation
+/// that the initialiser awaits home to the strand, the exception leaves the context's `run`, and the flight never ends.
 ///
 /// **Thread safety**: all members may be called concurrently, from any thread.
 ///
