@@ -1,50 +1,80 @@
 #pragma once
 
 #include <roster/detail/asio.hpp>
-#include <roster/detail/home_executor.hpp>
+#include <roster/detail/lock_state.hpp>
+#include <roster/detail/pending_handler.hpp>
 #include <roster/sync/shared_mutex.hpp>
 
-#include <boost/asio/co_spawn.hpp>
-
+#include <exception>
 #include <functional>
 #include <memory>
+#include <type_traits>
 #include <utility>
 
 ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// What is used under a lock, by coroutines of any context.
-struct lockable {
-  explicit lockable(const asio::any_io_executor& executor) : home(make_home(executor)), mutex(executor) {}
+/// Something to do under a lock, and the handler that waits for it. It is done by whoever lets it in, at once: a coroutine that
+/// was handed the lock instead would keep it until its executor, which may be busy or stopped, gets round to it.
+template <typename Handler, lock_mode Mode>
+class pending_use final : public lock_waiter {
+ public:
+  pending_use(Handler&& handler, const asio::any_io_executor& fallback, std::function<void()> use)
+      : lock_waiter(Mode), use_(std::move(use)), pending_(std::move(handler), fallback) {}
 
-  const std::shared_ptr<const home_executor> home;
-  async_shared_mutex mutex;
+  const Handler& handler() const noexcept { return pending_.handler(); }
+
+  void complete(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) noexcept override {
+    auto failure = code ? make_exception(code) : use(*owner);
+    pending_.post(std::move(self), std::move(failure));
+  }
+
+ private:
+  std::exception_ptr use(lock_state& owner) noexcept {
+    std::exception_ptr failure;
+    try {
+      use_();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    if constexpr (Mode == lock_mode::shared)
+      owner.unlock_shared();
+    else
+      owner.unlock_exclusive();
+    return failure;
+  }
+
+  const std::function<void()> use_;  // destroyed with the handler, on its executor
+  pending_handler<Handler, std::exception_ptr> pending_;
 };
 
-template <lock_mode Mode>
-asio::awaitable<void> wait_and_use(std::shared_ptr<lockable> target, std::function<void()> use) {
-  if constexpr (Mode == lock_mode::shared) {
-    const auto guard = co_await target->mutex.lock_shared();
-    use();
-  } else {
-    const auto guard = co_await target->mutex.lock();
-    use();
-  }
+struct lock_access {
+  static const std::shared_ptr<lock_state>& state(const async_shared_mutex& mutex) noexcept { return mutex.state_; }
+};
+
+template <lock_mode Mode, typename Token>
+auto async_use(std::shared_ptr<lock_state> lock, std::function<void()> use, Token&& token) {
+  return asio::async_initiate<Token, void(std::exception_ptr)>(
+      []<typename Handler>(Handler&& handler, std::shared_ptr<lock_state> state, std::function<void()> what) {
+        using node_type = pending_use<std::decay_t<Handler>, Mode>;
+        auto node = make_node<node_type>(std::forward<Handler>(handler), state->executor(), std::move(what));
+        connect_cancellation(asio::get_associated_cancellation_slot(node->handler()), state, node);
+        state->enqueue(std::move(node));
+      },
+      token, std::move(lock), std::move(use));
 }
 
-/// Calls `use` under the lock: now if it is free, else on the home executor, so that the lock is never handed to a coroutine
-/// whose own executor is busy or stopped, and keeps everybody waiting. There `use` may outlive the caller.
+/// Calls `use` under the lock: now if it is free, else as soon as it is, on any thread. It must be short, and own what it
+/// touches, the mutex included.
 template <lock_mode Mode>
-asio::awaitable<void> with_lock(std::shared_ptr<lockable> target, std::function<void()> use) {
+asio::awaitable<void> with_lock(async_shared_mutex& mutex, std::function<void()> use) {
   if constexpr (Mode == lock_mode::shared) {
-    if (const auto guard = target->mutex.try_lock_shared()) co_return use();
+    if (const auto guard = mutex.try_lock_shared()) co_return use();
   } else {
-    if (const auto guard = target->mutex.try_lock()) co_return use();
+    if (const auto guard = mutex.try_lock()) co_return use();
   }
-  const auto& home = target->home->get();
-  if (!home) throw error(errc::stopped, "the context of the registry is gone");
-  co_await asio::co_spawn(home, wait_and_use<Mode>(target, std::move(use)), asio::use_awaitable);
+  co_await async_use<Mode>(lock_access::state(mutex), std::move(use), asio::use_awaitable);
 }
 
 }  // namespace detail

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <roster/detail/async_coroutine.hpp>
+#include <roster/detail/home_executor.hpp>
 #include <roster/detail/locked_use.hpp>
 #include <roster/detail/registry_entry.hpp>
 #include <roster/registry/lease.hpp>
@@ -42,10 +43,10 @@ using entry_map =
 
 /// What a registry shares with the lookups under way.
 template <typename Capability>
-struct registry_state : lockable {
+struct registry_state {
   using entry_ptr = std::shared_ptr<registry_entry<Capability>>;
 
-  explicit registry_state(const asio::any_io_executor& executor) : lockable(executor) {}
+  explicit registry_state(const asio::any_io_executor& executor) : mutex(executor) {}
 
   /// Under a lock, shared at least.
   const entry_ptr* find(std::string_view key) const {
@@ -54,6 +55,7 @@ struct registry_state : lockable {
     return nullptr;
   }
 
+  async_shared_mutex mutex;
   entry_map<Capability> entries;   // guarded by `mutex`
   entry_map<Capability> defaults;  // never changes
 };
@@ -62,10 +64,10 @@ struct registry_state : lockable {
 
 /// The models of one capability, by key.
 ///
-/// A lookup never waits for a load that it did not ask for, and never blocks a thread; a slow load delays nobody else. Whoever
-/// meets a change of the registry waits for its end on the registry's executor, so that a caller whose own loop is busy holds
-/// nobody up. Models are loaded when they are first needed, once, however many callers wait; after a failure the next lookup
-/// tries again. Keys are arbitrary bytes, at least one.
+/// A lookup never waits for a load that it did not ask for, and never blocks a thread; a slow load delays nobody else. Changes
+/// are made when their turn comes, whatever the loops of those who asked for them are doing: a busy loop holds nobody up.
+/// Models are loaded when they are first needed, once, however many callers wait; after a failure the next lookup tries again.
+/// Keys are arbitrary bytes, at least one.
 ///
 /// Built-in models, given at construction, show wherever no other model is registered under their key.
 ///
@@ -92,7 +94,7 @@ class registry {
 
   /// A registry whose loaders run on `executor`, with `builtin` to fall back on.
   explicit registry(asio::any_io_executor executor, const builtin_models<Capability>& builtin = builtin_models<Capability>())
-      : state_(std::make_shared<state>(executor)) {
+      : state_(std::make_shared<state>(executor)), home_(detail::make_home(executor)) {
     for (const auto& each : builtin) {
       check(each.key);
       if (!state_->defaults.try_emplace(each.key, make_entry(each.key, each.info, each.loader)).second) throw taken(each.key);
@@ -208,7 +210,7 @@ class registry {
   [[nodiscard]] asio::awaitable<void> preload(std::string_view key) { return preload(get(key)); }
 
   /// The executor that loaders run on.
-  const asio::any_io_executor& get_executor() const noexcept { return state_->home->get(); }
+  const asio::any_io_executor& get_executor() const noexcept { return home_->get(); }
 
  private:
   friend class load_context;
@@ -232,7 +234,7 @@ class registry {
   }
 
   entry_ptr make_entry(std::string_view key, model_info info, model_loader<Capability> loader) const {
-    return std::make_shared<entry_type>(std::string(key), std::move(info), std::move(loader), state_->home);
+    return std::make_shared<entry_type>(std::string(key), std::move(info), std::move(loader), home_);
   }
 
   /// The same model under an ownership of its own, whose end posts the original's to `executor`, unless that has died.
@@ -241,9 +243,9 @@ class registry {
     auto* raw = model.get();
     if constexpr (std::derived_from<model_type, basic_model>)
       if (raw->owner()) throw error(errc::invalid_argument, "the model is already registered with an executor");
-    model_ptr owner(raw, [place = detail::make_home(executor), original = std::move(model)](model_type*) mutable {
+    model_ptr owner(raw, [home = detail::make_home(executor), original = std::move(model)](model_type*) mutable {
       auto last = std::move(original);  // not left in here: the model itself has a weak reference to this
-      if (place->get()) asio::post(place->get(), [last = std::move(last)] {});
+      if (home->get()) asio::post(home->get(), [last = std::move(last)] {});
     });
     if constexpr (std::derived_from<model_type, basic_model>) raw->owned_by(owner);
     return owner;
@@ -273,7 +275,7 @@ class registry {
     const auto use = [self, key = std::move(key), result] {
       if (const auto* found = self->find(key)) *result = *found;
     };
-    co_await detail::with_lock<detail::lock_mode::shared>(self, use);
+    co_await detail::with_lock<detail::lock_mode::shared>(self->mutex, use);
     co_return std::move(*result);
   }
 
@@ -286,21 +288,21 @@ class registry {
     const auto use = [self, key = std::move(key), fresh = std::move(fresh)] {
       if (!self->entries.try_emplace(key, fresh).second) throw taken(key);
     };
-    return detail::with_lock<detail::lock_mode::exclusive>(self, use);
+    return detail::with_lock<detail::lock_mode::exclusive>(self->mutex, use);
   }
 
   static asio::awaitable<void> exchange(state_ptr self, std::string key, entry_ptr fresh) {
     const auto check = [self, key] {
       if (!self->entries.contains(key)) throw unknown(key);  // now, rather than after a long load; asked again below
     };
-    co_await detail::with_lock<detail::lock_mode::shared>(self, check);
+    co_await detail::with_lock<detail::lock_mode::shared>(self->mutex, check);
     (void)co_await entry_type::load(fresh);
     const auto use = [self, key = std::move(key), fresh = std::move(fresh)]() mutable {
       const auto found = self->entries.find(key);
       if (found == self->entries.end()) throw unknown(key);
       found->second.swap(fresh);
     };
-    co_await detail::with_lock<detail::lock_mode::exclusive>(self, use);
+    co_await detail::with_lock<detail::lock_mode::exclusive>(self->mutex, use);
   }
 
   static asio::awaitable<bool> erase(state_ptr self, std::string key) {
@@ -311,7 +313,7 @@ class registry {
       old->swap(found->second);
       self->entries.erase(found);
     };
-    co_await detail::with_lock<detail::lock_mode::exclusive>(self, use);
+    co_await detail::with_lock<detail::lock_mode::exclusive>(self->mutex, use);
     co_return *old != nullptr;
   }
 
@@ -328,7 +330,7 @@ class registry {
       for (const auto& each : self->defaults)
         if (!self->entries.contains(each.first)) all.push_back(each);
     };
-    co_await detail::with_lock<detail::lock_mode::shared>(self, use);
+    co_await detail::with_lock<detail::lock_mode::shared>(self->mutex, use);
     const auto& [all, registered] = *taken_now;
     std::vector<registered_model> rows;
     for (std::size_t i = 0; i < all.size(); ++i) {
@@ -340,6 +342,7 @@ class registry {
   }
 
   const state_ptr state_;
+  const std::shared_ptr<const detail::home_executor> home_;
 };
 
 ROSTER_END_NAMESPACE

@@ -62,6 +62,8 @@ class [[nodiscard]] lock_guard {
   std::shared_ptr<lock_state> state_;
 };
 
+struct lock_access;
+
 /// Shared ownership for a scope that the lock surely outlives, if it is to be had without waiting. Does without the reference
 /// count of a guard, whose two changes cost as much as the lock itself.
 class brief_shared_lock {
@@ -180,6 +182,7 @@ class basic_async_shared_mutex {
 
  private:
   friend class detail::brief_shared_lock;
+  friend struct detail::lock_access;
 
   using state_ptr = std::shared_ptr<detail::lock_state>;
 
