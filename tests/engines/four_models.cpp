@@ -5,15 +5,14 @@
 #include "tests/support/asio.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/exec.hpp"
+#include "tests/support/stress.hpp"
 
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 
 #include <algorithm>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <random>
 #include <string>
 #include <utility>
@@ -77,19 +76,9 @@ asio::awaitable<std::size_t> request(model_catalog& models, std::uint64_t seed) 
   }
 }
 
-/// So many seconds, at least one wave: the tests take one, `ROSTER_STRESS_SECONDS=30` is a good while.
-std::chrono::seconds duration() {
-  const char* given = std::getenv("ROSTER_STRESS_SECONDS");
-  return std::chrono::seconds(given ? std::strtol(given, nullptr, 10) : 0);
-}
-
 }  // namespace
 
 TEST_CASE("200 requests to four models at once, some cancelled, each end in one way, and leave nothing behind", "[stress]") {
-  const auto seed = test::stress_seed();
-  INFO("ROSTER_SEED=" << seed);
-  std::mt19937 random(seed);
-  const auto below = [&](std::uint32_t n) { return static_cast<std::size_t>(random() % n); };
   asio::io_context loop;
   roster::blocking_pool pool{2};
   model_catalog models{loop.get_executor()};
@@ -97,8 +86,9 @@ TEST_CASE("200 requests to four models at once, some cancelled, each end in one 
   test::run_until(loop, [&] { return adding.done(); });
 
   std::size_t succeeded = 0, refused = 0, aborted = 0, waves = 0;
-  const auto end = std::chrono::steady_clock::now() + duration();
-  do {
+  test::stress([&](std::uint32_t seed) {
+    std::mt19937 random(seed);
+    const auto below = [&](std::uint32_t n) { return static_cast<std::size_t>(random() % n); };
     std::vector<test::task<std::size_t>> requests;
     for (std::size_t i = 0; i < at_once; ++i)
       requests.push_back(test::spawn(loop, request(models, random())));
@@ -117,7 +107,7 @@ TEST_CASE("200 requests to four models at once, some cancelled, each end in one 
       aborted += each.aborted();
     }
     ++waves;
-  } while (std::chrono::steady_clock::now() < end);
+  });
   CHECK(succeeded + refused + aborted == waves * at_once);
   CHECK(succeeded > 0);
   CHECK(refused > 0);

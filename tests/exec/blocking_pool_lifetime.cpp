@@ -8,11 +8,14 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/use_future.hpp>
 
+#include <algorithm>
+#include <cstddef>
 #include <future>
 #include <memory>
 #include <optional>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace asio = boost::asio;
@@ -214,6 +217,58 @@ TEST_CASE("Completions that were never delivered are destroyed with their contex
     pool.async_run([] {}, asio::use_future).get();
   }
   CHECK(destroyed->size() == 2);  // the result under way, and the caller's frame
+}
+
+namespace {
+
+std::shared_ptr<int> pass_on(checkpoint* gate, std::shared_ptr<int> what) {
+  gate->pass();
+  return what;
+}
+
+/// Two calls in turn. What is given lives in the frame, in the work, and in the result.
+asio::awaitable<void> pass_on_twice(blocking_pool& pool, checkpoint& gate, std::shared_ptr<int> what) {
+  for (int i = 0; i < 2; ++i)
+    co_await pool.run(pass_on, &gate, what);
+}
+
+}  // namespace
+
+TEST_CASE("A context may be destroyed at any step of calls on a pool, after the pool or before", "[b5][b60]") {
+  const bool pool_first = GENERATE(false, true);
+  bool complete = false;
+  for (std::size_t steps = 0; !complete; ++steps) {
+    asio::io_context other;
+    std::optional<asio::io_context> loop(std::in_place);
+    std::optional<blocking_pool> pool(std::in_place, 1, 1);
+    checkpoint gate;
+    auto alive = std::make_shared<int>();
+    auto first = spawn(*loop, pass_on_twice(*pool, gate, alive));
+    auto second = spawn(*loop, pass_on_twice(*pool, gate, alive));
+    auto third = spawn(*loop, pass_on_twice(*pool, gate, alive));
+    auto prepared = pool->run(nothing);
+    const auto first_steps = std::min(steps, std::size_t{3});
+    test::step(*loop, first_steps);  // one call runs, the next is queued, the last waits for admission
+    CHECK(pool->waiting() == (steps >= 3 ? 1 : 0));
+    gate.open();
+    std::size_t left = steps - first_steps;
+    run_until(*loop, [&] { return third.done() || left-- == 0; });
+    complete = third.done();
+
+    if (pool_first)
+      pool.reset();
+    else
+      pool->async_run([] {}, asio::use_future).get();  // what came to the pool before is on its way home
+    loop.reset();
+    CAPTURE(pool_first, steps, complete);
+    CHECK(first.completions() <= 1);
+    CHECK(second.completions() <= 1);
+    CHECK(third.completions() == (complete ? 1 : 0));
+    CHECK(alive.use_count() == 1);
+    auto late = spawn(other, std::move(prepared));
+    run_until(other, [&] { return late.done(); });
+    CHECK(late.code() == (pool_first ? make_error_code(errc::stopped) : roster::error_code()));
+  }
 }
 
 TEST_CASE("A loop may be stopped and restarted while calls run", "[b60]") {

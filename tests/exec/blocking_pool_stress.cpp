@@ -2,19 +2,12 @@
 
 #include "tests/support/asio.hpp"
 #include "tests/support/catch.hpp"
-#include "tests/support/exec.hpp"
-
-#include <boost/asio/bind_cancellation_slot.hpp>
-#include <boost/asio/bind_executor.hpp>
-#include <boost/asio/strand.hpp>
-#include <boost/asio/thread_pool.hpp>
+#include "tests/support/stress.hpp"
 
 #include <atomic>
-#include <memory>
 #include <optional>
 #include <random>
 #include <thread>
-#include <vector>
 
 namespace asio = boost::asio;
 using roster::blocking_pool;
@@ -72,54 +65,41 @@ asio::awaitable<void> call(blocking_pool& pool, unsigned kind, std::atomic<int>*
   }
 }
 
-/// A caller with its own strand, on which it is cancelled.
-struct client {
-  explicit client(asio::any_io_executor where) : strand(asio::make_strand(std::move(where))) {}
-  asio::strand<asio::any_io_executor> strand;
-  asio::cancellation_signal signal;
-};
-
 }  // namespace
 
 TEST_CASE("Under random calls, cancellations and stops every call completes once and all counters return to zero",
           "[b12][b13][b14][b47][stress]") {
-  const auto seed = test::stress_seed();
-  INFO("ROSTER_SEED=" << seed);
-  std::mt19937 random(seed);
+  test::stress([](std::uint32_t seed) {
+    std::mt19937 random(seed);
+    for (int round = 0; round < 30; ++round) {
+      const auto threads = 1 + random() % 3;
+      const auto limit = random() % 4;
+      test::crew callers(random);
+      std::optional<blocking_pool> pool(std::in_place, threads, limit);
+      std::atomic<int> inside{0};
+      tally counts;
+      const int calls = 120;
 
-  for (int round = 0; round < 30; ++round) {
-    const auto threads = 1 + random() % 3;
-    const auto limit = random() % 4;
-    asio::thread_pool callers(2);
-    std::optional<blocking_pool> pool(std::in_place, threads, limit);
-    std::vector<std::unique_ptr<client>> clients;
-    std::atomic<int> inside{0};
-    tally counts;
-    const int calls = 120;
-
-    for (int i = 0; i < calls; ++i) {
-      auto& each = *clients.emplace_back(std::make_unique<client>(callers.get_executor()));
-      auto done = [&counts](std::exception_ptr failure) { counts.note(failure); };
-      asio::co_spawn(each.strand, call(*pool, static_cast<unsigned>(random()), &inside),
-                     asio::bind_cancellation_slot(each.signal.slot(), asio::bind_executor(each.strand, done)));
-      if (random() % 2) {
-        auto& victim = *clients[random() % clients.size()];
-        asio::post(victim.strand, [&victim] { victim.signal.emit(asio::cancellation_type::terminal); });
+      for (int i = 0; i < calls; ++i) {
+        callers.spawn(call(*pool, static_cast<unsigned>(random()), &inside),
+                      [&counts](const std::exception_ptr& failure) { counts.note(failure); });
+        if (random() % 2) callers.cancel_one();
+        if (random() % 16 == 0) callers.stop_or_resume();
+        if (random() % 16 == 0) std::this_thread::yield();
       }
-      if (random() % 16 == 0) std::this_thread::yield();
+      const bool stop_early = random() % 2;
+      if (stop_early) pool->async_stop([](roster::error_code) {});
+      if (random() % 2) {
+        callers.join();
+        CHECK(pool->queued() + pool->waiting() == 0);
+        pool.reset();
+      } else {
+        pool.reset();
+        callers.join();
+      }
+      REQUIRE(inside == 0);
+      REQUIRE(counts.completed() == calls);
+      REQUIRE(counts.other == 0);
     }
-    const bool stop_early = random() % 2;
-    if (stop_early) pool->async_stop([](roster::error_code) {});
-    if (random() % 2) {
-      callers.join();
-      CHECK(pool->queued() + pool->waiting() == 0);
-      pool.reset();
-    } else {
-      pool.reset();
-      callers.join();
-    }
-    REQUIRE(inside == 0);
-    REQUIRE(counts.completed() == calls);
-    REQUIRE(counts.other == 0);
-  }
+  });
 }

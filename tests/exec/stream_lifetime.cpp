@@ -11,6 +11,7 @@
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_future.hpp>
 
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -285,5 +286,54 @@ TEST_CASE("A stream may be dropped at any step of its start on an executor that 
     numbers.cancel();
     CHECK(finish(loop, numbers.next()).aborted());
     test::drain(loop);
+  }
+}
+
+namespace {
+
+/// Counts the chunks of a stream, holding something in its frame.
+asio::awaitable<int> count(stream<int> from, std::shared_ptr<int>) {
+  int chunks = 0;
+  while (const auto next = co_await from.next())
+    if (*next != chunks++) throw std::logic_error("out of order");
+  co_return chunks;
+}
+
+}  // namespace
+
+TEST_CASE("A context may be destroyed at any step of a worker's streams: a reader elsewhere is told", "[b5][b27][b60]") {
+  const bool on_strand = GENERATE(false, true);
+  bool complete = false;
+  for (std::size_t steps = 0; !complete; ++steps) {
+    asio::io_context other;
+    std::optional<asio::io_context> loop(std::in_place);
+    asio::any_io_executor home = loop->get_executor();
+    if (on_strand) home = asio::make_strand(*loop);
+    auto alive = std::make_shared<int>();
+    worker_thread<std::shared_ptr<int>> worker(home, [&] { return alive; });
+    home = nullptr;
+    auto three = [](std::shared_ptr<int>&, sink<int>& out, run_context&) {
+      for (int i = 0; i < 3 && out.push(i); ++i) {
+      }
+    };
+    auto elsewhere = spawn(other, count(worker.start_stream<int>(call_options(), three), alive));
+    auto here = spawn(*loop, count(worker.start_stream<int>(call_options(), three, 1), alive));
+    std::size_t left = steps;
+    run_until(*loop, [&] { return here.done() || left-- == 0; });
+    complete = here.done();
+    test::drain(other);
+
+    loop.reset();
+    CAPTURE(on_strand, steps, complete);
+    CHECK(here.completions() == (complete ? 1 : 0));
+    if (complete) CHECK(here.value() == 3);
+    run_until(other, [&] { return elsewhere.done(); });
+    if (elsewhere.succeeded())
+      CHECK(elsewhere.value() == 3);
+    else
+      CHECK((elsewhere.aborted() || elsewhere.code() == errc::stopped));
+    CHECK(alive.use_count() == 1);  // no frame is left, and no state: the thread was joined
+    auto refused = worker.start_stream<int>(call_options(), three);
+    CHECK(finish(other, refused.next()).code() == errc::stopped);
   }
 }

@@ -3,7 +3,7 @@
 
 #include "tests/support/asio.hpp"
 #include "tests/support/catch.hpp"
-#include "tests/support/exec.hpp"
+#include "tests/support/stress.hpp"
 
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/bind_executor.hpp>
@@ -76,26 +76,27 @@ class impatient : public std::enable_shared_from_this<impatient> {
 }  // namespace
 
 TEST_CASE("However often a consumer leaves its wait, it gets every chunk in order before the end", "[b14][b23][stress]") {
-  const auto seed = test::stress_seed();
-  INFO("ROSTER_SEED=" << seed);
-  std::mt19937 random(seed);
-  asio::thread_pool callers(2);
-  {
-    worker_type worker(callers.get_executor(), make_engine);
-    for (int round = 0; round < 40; ++round) {
-      const int count = 300;
-      auto produce = [=](engine&, sink<int>& out, run_context&) {
-        for (int i = 0; i < count; ++i) {
-          out.push(i);
-          if (i % 3 == 0) std::this_thread::yield();
-        }
-      };
-      auto numbers = worker.start_stream<int>(call_options(), produce, 1 + random() % 4);
-      auto consumer = std::make_shared<impatient>(callers.get_executor(), std::move(numbers), static_cast<unsigned>(random()));
-      REQUIRE(consumer->start().get() == count);
+  test::stress([](std::uint32_t seed) {
+    std::mt19937 random(seed);
+    asio::thread_pool callers(2);
+    {
+      worker_type worker(callers.get_executor(), make_engine);
+      for (int round = 0; round < 40; ++round) {
+        const int count = 300;
+        auto produce = [=](engine&, sink<int>& out, run_context&) {
+          for (int i = 0; i < count; ++i) {
+            out.push(i);
+            if (i % 3 == 0) std::this_thread::yield();
+          }
+        };
+        auto numbers = worker.start_stream<int>(call_options(), produce, 1 + random() % 4);
+        auto consumer =
+            std::make_shared<impatient>(callers.get_executor(), std::move(numbers), static_cast<unsigned>(random()));
+        REQUIRE(consumer->start().get() == count);
+      }
     }
-  }
-  callers.join();
+    callers.join();
+  });
 }
 
 namespace {
@@ -140,41 +141,31 @@ auto produce(unsigned kind) {
 }  // namespace
 
 TEST_CASE("Under random streams, cancellations and shutdowns every consumer is told once", "[b14][b25][b27][stress]") {
-  const auto seed = test::stress_seed();
-  INFO("ROSTER_SEED=" << seed);
-  std::mt19937 random(seed);
-  for (int round = 0; round < 50; ++round) {
-    asio::thread_pool callers(2);
-    std::optional<worker_type> worker(std::in_place, callers.get_executor(), make_engine, roster::device(), random() % 4);
-    tally counts;
-    const int calls = 40;
-    struct client {
-      explicit client(asio::any_io_executor where) : strand(asio::make_strand(std::move(where))) {}
-      asio::strand<asio::any_io_executor> strand;
-      asio::cancellation_signal signal;
-    };
-    std::vector<std::unique_ptr<client>> clients;
-    std::atomic<int> done{0};
-    for (int i = 0; i < calls; ++i) {
-      auto& each = *clients.emplace_back(std::make_unique<client>(callers.get_executor()));
-      auto numbers = worker->start_stream<int>(call_options(), produce(static_cast<unsigned>(random())), 1 + random() % 5);
-      auto told = [&done](std::exception_ptr) { ++done; };
-      asio::co_spawn(each.strand, consume(std::move(numbers), static_cast<unsigned>(random()), counts),
-                     asio::bind_cancellation_slot(each.signal.slot(), asio::bind_executor(each.strand, told)));
-      if (random() % 4 == 0) {
-        auto& victim = *clients[random() % clients.size()];
-        asio::post(victim.strand, [&victim] { victim.signal.emit(asio::cancellation_type::terminal); });
+  test::stress([](std::uint32_t seed) {
+    std::mt19937 random(seed);
+    for (int round = 0; round < 50; ++round) {
+      test::crew callers(random);
+      std::optional<worker_type> worker(std::in_place, callers.executor(), make_engine, roster::device(), random() % 4);
+      tally counts;
+      const int calls = 40;
+      std::atomic<int> done{0};
+      for (int i = 0; i < calls; ++i) {
+        auto numbers = worker->start_stream<int>(call_options(), produce(static_cast<unsigned>(random())), 1 + random() % 5);
+        callers.spawn(consume(std::move(numbers), static_cast<unsigned>(random()), counts),
+                      [&done](const std::exception_ptr&) { ++done; });
+        if (random() % 4 == 0) callers.cancel_one();
+        if (random() % 16 == 0) callers.stop_or_resume();
       }
+      if (random() % 3 == 0) callers.spawn(worker->stop(), [](const std::exception_ptr&) {});
+      if (random() % 2 == 0) {
+        callers.join();
+        worker.reset();
+      } else {
+        worker.reset();
+        callers.join();
+      }
+      REQUIRE(done == calls);
+      REQUIRE(counts.disordered == 0);
     }
-    if (random() % 3 == 0) asio::co_spawn(callers, worker->stop(), [](std::exception_ptr) {});
-    if (random() % 2 == 0) {
-      callers.join();
-      worker.reset();
-    } else {
-      worker.reset();
-      callers.join();
-    }
-    REQUIRE(done == calls);
-    REQUIRE(counts.disordered == 0);
-  }
+  });
 }

@@ -2,20 +2,15 @@
 
 #include "tests/support/asio.hpp"
 #include "tests/support/catch.hpp"
-#include "tests/support/exec.hpp"
-
-#include <boost/asio/bind_cancellation_slot.hpp>
-#include <boost/asio/bind_executor.hpp>
-#include <boost/asio/strand.hpp>
-#include <boost/asio/thread_pool.hpp>
+#include "tests/support/stress.hpp"
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <random>
 #include <system_error>
 #include <thread>
-#include <vector>
 
 namespace asio = boost::asio;
 using roster::call_options;
@@ -90,12 +85,6 @@ struct tally {
   }
 };
 
-struct client {
-  explicit client(asio::any_io_executor where) : strand(asio::make_strand(std::move(where))) {}
-  asio::strand<asio::any_io_executor> strand;
-  asio::cancellation_signal signal;
-};
-
 // Not a coroutine: by the time its result is awaited the worker may be gone.
 asio::awaitable<void> call(worker_type& worker, unsigned kind) {
   call_options options;
@@ -115,60 +104,46 @@ asio::awaitable<void> call(worker_type& worker, unsigned kind) {
 
 TEST_CASE("Under random calls, failing starts, cancellations and shutdowns every call completes once, and no state survives",
           "[b14][b16][b17][b19][b47][stress]") {
-  const auto seed = test::stress_seed();
-  INFO("ROSTER_SEED=" << seed);
-  std::mt19937 random(seed);
-  alive = 0;
   roster::detail::before_thread_creation = fail_now_and_then;
-
-  for (int round = 0; round < 50; ++round) {
-    asio::thread_pool callers(2);
-    auto loads = std::make_shared<std::atomic<unsigned>>(static_cast<unsigned>(random() % 3));
-    std::optional<worker_type> worker(
-        std::in_place, callers.get_executor(),
-        [=] {
-          if (++*loads % 3 == 0) throw 6;
-          return model();
-        },
-        device("cpu"), random() % 4);
-    std::vector<std::unique_ptr<client>> clients;
-    tally counts;
-    const int calls = 80;
-    for (int i = 0; i < calls; ++i) {
-      auto& each = *clients.emplace_back(std::make_unique<client>(callers.get_executor()));
-      auto done = [&counts](std::exception_ptr failure) { counts.note(failure); };
-      asio::co_spawn(each.strand, call(*worker, static_cast<unsigned>(random())),
-                     asio::bind_cancellation_slot(each.signal.slot(), asio::bind_executor(each.strand, done)));
-      if (random() % 3 == 0) {
-        auto& victim = *clients[random() % clients.size()];
-        asio::post(victim.strand, [&victim] { victim.signal.emit(asio::cancellation_type::terminal); });
+  test::stress([](std::uint32_t seed) {
+    std::mt19937 random(seed);
+    alive = 0;
+    creations = 0;
+    for (int round = 0; round < 50; ++round) {
+      test::crew callers(random);
+      auto loads = std::make_shared<std::atomic<unsigned>>(static_cast<unsigned>(random() % 3));
+      std::optional<worker_type> worker(
+          std::in_place, callers.executor(),
+          [=] {
+            if (++*loads % 3 == 0) throw 6;
+            return model();
+          },
+          device("cpu"), random() % 4);
+      tally counts;
+      const int calls = 80;
+      for (int i = 0; i < calls; ++i) {
+        callers.spawn(call(*worker, static_cast<unsigned>(random())),
+                      [&counts](const std::exception_ptr& failure) { counts.note(failure); });
+        if (random() % 3 == 0) callers.cancel_one();
+        if (random() % 16 == 0) callers.stop_or_resume();
+        if (random() % 16 == 0) std::this_thread::yield();
       }
-      if (random() % 16 == 0) std::this_thread::yield();
-    }
-    for (auto stops = random() % 3; stops > 0; --stops) {
-      auto& stopper = *clients.emplace_back(std::make_unique<client>(callers.get_executor()));
-      asio::co_spawn(stopper.strand, worker->stop(),
-                     asio::bind_cancellation_slot(stopper.signal.slot(), [](std::exception_ptr) {}));
-      if (random() % 2) asio::post(stopper.strand, [&stopper] { stopper.signal.emit(asio::cancellation_type::terminal); });
-    }
-    switch (random() % 3) {
-      case 0:
+      for (auto stops = random() % 3; stops > 0; --stops) {
+        callers.spawn(worker->stop(), [](const std::exception_ptr&) {});
+        if (random() % 2) callers.cancel_one();
+      }
+      if (random() % 3) {
         callers.join();
         CHECK(worker->depth() <= 1);  // detached work
         worker.reset();
-        break;
-      case 1:
+      } else {
         worker.reset();
         callers.join();
-        break;
-      default:
-        callers.join();
-        worker.reset();
-        break;
+      }
+      REQUIRE(alive == 0);
+      REQUIRE(counts.completed() == calls);
+      REQUIRE(counts.wrong == 0);
     }
-    REQUIRE(alive == 0);
-    REQUIRE(counts.completed() == calls);
-    REQUIRE(counts.wrong == 0);
-  }
+  });
   roster::detail::before_thread_creation = nullptr;
 }

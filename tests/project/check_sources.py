@@ -7,6 +7,7 @@ usage: check_sources.py [--self-test]
 - A std::mutex is taken only where that line says that it is held for a bounded moment: "// short:".
 - Includes point down the layers, and stay out of what a layer must not know.
 - No co_await expression holds what g++ 12 miscompiles: a capturing lambda or a braced temporary.
+- Nothing in include/roster is awaited while a lock is held, a mutex's or an async_shared_mutex's.
 
 --self-test breaks each rule in a copy of the sources and fails unless the check finds it.
 """
@@ -36,6 +37,10 @@ LOCKING = [
     r"\bstd::(lock_guard|unique_lock|scoped_lock|shared_lock)\b",
     r"^(?!.*co_await).*\bmutex_?(\.|->)lock(_shared)?\s*\(",
 ]
+# What declares the owner of a lock, up to its name; and what takes one whose declaration came before.
+HOLDING = re.compile(r"""\bstd::(?:lock_guard|unique_lock|scoped_lock|shared_lock)\b[^;(){}&]*?\b(?P<mutex>\w+)\s*[({]
+    | \bbrief_shared_lock\s+(?P<brief>\w+)\s*[({]
+    | \b(?P<guard>\w+)\s*=\s*(?:co_await\b[^;]*?\b(?:async_)?lock|[^;{}]*?\btry_lock)(?:_shared)?\s*\(""", re.VERBOSE)
 # Missing from standard libraries that are to work, or misread by ThreadSanitizer.
 UNPORTABLE = [r"\bstd::(jthread|stop_token|stop_source|move_only_function|atomic_thread_fence)\b"]
 
@@ -110,6 +115,24 @@ def forbidden_in_co_await(text):
     return found
 
 
+def awaited_under_lock(text):
+    """Positions of the co_awaits of `text` (without literals) in the scope of a lock, unless that was let go of before."""
+    for lock in HOLDING.finditer(text):
+        name = lock.group(lock.lastgroup)
+        held, outer = True, []  # an unlock counts to the end of its block, which may be a branch that leaves the function
+        for token in re.compile(rf"[{{}}]|\bco_await\b|\b{name}\s*\.\s*(un)?lock\s*\(").finditer(text, lock.end()):
+            if token.group() == "{":
+                outer.append(held)
+            elif token.group() == "}":
+                if not outer:
+                    break
+                held = outer.pop()
+            elif token.group() != "co_await":
+                held = token.group(1) is None
+            elif held:
+                yield token.start(), name
+
+
 class Checker:
     def __init__(self, root):
         self.root = root
@@ -125,8 +148,11 @@ class Checker:
             text = path.read_text()
             self.check_blocking(path, text)
             self.check_includes(path, text)
+            code = without_literals(text)
+            for position, name in awaited_under_lock(code):
+                self.report(path, line_of(code, position), f"something is awaited while '{name}' holds a lock")
         self.check_umbrella()
-        for path in self.headers + sorted((self.root / "examples").rglob("*.cpp")):
+        for path in self.headers + sorted((self.root / "examples").rglob("*.[ch]pp")):
             self.check_co_await(path, path.read_text())
         readme = self.root / "README.md"
         if readme.exists():
@@ -251,6 +277,18 @@ FAULTS = [
     ("include/roster/sync/x.hpp", "auto f() { co_return co_await run(std::array<T, 2>{a, b}); }", "braced"),
     ("include/roster/sync/x.hpp", "auto f() { g(options{co_await run()}); }", "braced"),
     ("examples/x.cpp", "auto f() {\n  co_await run(\n      [p] { return p; });\n}", "captures"),
+    ("examples/support/x.hpp", "auto f() { co_await run([p] { return p; }); }", "captures"),
+    ("include/roster/sync/x.hpp", "auto f() { std::lock_guard lock(m);  // short:\n co_await x(); }", "while 'lock' holds"),
+    ("include/roster/sync/x.hpp",
+     "auto f() { std::scoped_lock<std::mutex> l(m);  // short:\n if (a) { co_await x(); } }", "while 'l'"),
+    ("include/roster/sync/x.hpp",
+     "auto f() { std::unique_lock lock(m);  // short:\n lock.unlock(); g(); lock.lock(); co_await x(); }", "while 'lock'"),
+    ("include/roster/sync/x.hpp",
+     "auto f() { std::unique_lock lock(m);  // short:\n if (a) { lock.unlock(); co_return; } co_await x(); }", "while 'lock'"),
+    ("include/roster/sync/x.hpp",
+     "auto f() { const auto guard = co_await s->mutex.lock_shared(); co_await x(); }", "while 'guard'"),
+    ("include/roster/sync/x.hpp", "auto f() { { auto g = co_await m.lock(); co_return co_await x(); } }", "while 'g'"),
+    ("include/roster/sync/x.hpp", "auto f() { if (auto g = m.try_lock()) { co_await x(); } }", "while 'g'"),
     ("README.md", "prose {}\n```cpp\nco_await run([p] { return p; });\n```\n", "captures"),
     ("include/roster/sync/x.hpp", "#include <vector>  // not reached by roster.hpp", "does not reach"),
     # and what is in order
@@ -263,6 +301,11 @@ FAULTS = [
     ("examples/x.cpp", "auto f() { while (auto x = co_await s.next()) g(T{*x}); spawn([p]() { co_await p->run(); }); }",
      None),
     ("examples/x.cpp", "auto f = [](auto& x) -> T<void> { if (co_await x.f()) { T{1}; } else { g([x] {}); } };", None),
+    ("include/roster/engines/x.hpp",
+     "auto f() { { std::lock_guard lock(m); }  // short:\n { auto guard = co_await n.lock(); g(); } co_await x(); }", None),
+    ("include/roster/engines/x.hpp",
+     "auto f() { auto guard = co_await n.lock(); if (g()) { guard.unlock(); co_await x(); } }", None),
+    ("include/roster/engines/x.hpp", "auto f() { auto alive = weak.lock(); co_await x(alive); }", None),
     ("README.md", "prose co_await f([p] {});\n```cpp\nauto g = [p] {}; co_await f(g);\n```\n", None),
 ]
 
@@ -272,7 +315,7 @@ def self_test():
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         shutil.copytree(ROOT / "include", root / "include")
-        (root / "examples").mkdir()
+        (root / "examples/support").mkdir(parents=True)
         before = set(Checker(root).run())
         for name, text, expected in FAULTS:
             path = root / name

@@ -5,8 +5,12 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/models.hpp"
 
+#include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
+#include <boost/asio/use_future.hpp>
 
+#include <algorithm>
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <thread>
@@ -22,11 +26,13 @@ using test::ask;
 using test::checkpoint;
 using test::encoder;
 using test::engine_probe;
+using test::failure_of;
 using test::finish;
 using test::make_model;
 using test::maker;
 using test::painter;
 using test::ready_model;
+using test::run_until;
 using test::spawn;
 using test::witness;
 using registry = roster::registry<image_embedding>;
@@ -52,6 +58,32 @@ void obey(engine_probe& probe, checkpoint& running) {
     while (!context.stop_requested())
       std::this_thread::yield();
   };
+}
+
+/// Suspends a few times, holding something in its frame.
+loading make_slowly(float number, std::shared_ptr<int>) {
+  for (int i = 0; i < 3; ++i)
+    co_await asio::post(asio::use_awaitable);
+  co_return make_model(number);
+}
+
+/// Holds something in its frame while an operation runs.
+template <typename T>
+asio::awaitable<T> holding(std::shared_ptr<int>, asio::awaitable<T> operation) {
+  co_return co_await std::move(operation);
+}
+
+asio::awaitable<float> look_up_and_ask(registry& models, const char* key) {
+  const auto model = co_await models.get(key);
+  const auto vector = co_await model->embed(roster::image(1, 1));
+  co_return vector.at(0);
+}
+
+/// Runs `count` handlers, waiting for each, unless the call ends before. Whether it has.
+template <typename T>
+bool run_steps(asio::io_context& loop, std::size_t count, const test::task<T>& call) {
+  run_until(loop, [&] { return call.done() || count-- == 0; });
+  return call.done();
 }
 
 }  // namespace
@@ -171,4 +203,150 @@ TEST_CASE("A context that is stopped and restarted goes on where it was", "[b60]
   CHECK_FALSE(call.done());
   test::drain(loop);
   CHECK(ask(loop, call.value()) == 1);
+}
+
+TEST_CASE("A context may be destroyed at any step of a lookup that loads", "[b60]") {
+  const bool on_strand = GENERATE(false, true);
+  bool complete = false;
+  for (std::size_t steps = 0; !complete; ++steps) {
+    asio::io_context other;
+    std::optional<asio::io_context> loop(std::in_place);
+    registry models(executor_of(*loop, on_strand));
+    auto alive = std::make_shared<int>();
+    const auto slow = [&](roster::load_context&) { return make_slowly(1, alive); };
+    finish(*loop, models.add("lazy", model_info(), slow));
+    auto elsewhere = spawn(other, models.get("lazy"));
+    test::drain(other);
+    auto here = spawn(*loop, holding(alive, models.get("lazy")));
+    complete = run_steps(*loop, steps, here);
+
+    loop.reset();
+    CAPTURE(on_strand, steps, complete);
+    CHECK(here.completions() == (complete ? 1 : 0));
+    CHECK(alive.use_count() == 1);
+    test::drain(other);
+    CHECK((elsewhere.succeeded() || elsewhere.aborted()));
+    const auto late = models.try_get("lazy");
+    CHECK(late.has_value() == elsewhere.succeeded());
+    CHECK((late.has_value() || !complete));
+    if (late)
+      CHECK(ask(other, *late) == 1);
+    else
+      CHECK(failure_of(other, models.get("lazy")) == asio::error::operation_aborted);
+    CHECK(failure_of([&] { finish(other, models.add("late", model_info(), slow)); }) == errc::stopped);
+    finish(other, models.add("ready", make_model(2)));
+    CHECK(ask(other, finish(other, models.get("ready"))) == 2);
+  }
+}
+
+TEST_CASE("A context may be destroyed at any step of a replacement that loads: the old model serves, or the new one", "[b60]") {
+  const bool on_strand = GENERATE(false, true);
+  bool complete = false;
+  for (std::size_t steps = 0; !complete; ++steps) {
+    asio::io_context other;
+    std::optional<asio::io_context> loop(std::in_place);
+    registry models(executor_of(*loop, on_strand));
+    auto alive = std::make_shared<int>();
+    const auto second = [&](roster::load_context&) { return make_slowly(2, alive); };
+    const auto third = [&](roster::load_context&) { return make_slowly(3, alive); };
+    finish(*loop, models.add("key", make_model(1)));
+    const auto old = finish(*loop, models.get("key"));
+    auto elsewhere = spawn(other, models.replace("key", model_info(), third));
+    test::drain(other);
+    auto here = spawn(*loop, holding(alive, models.replace("key", model_info(), second)));
+    complete = run_steps(*loop, steps, here);
+
+    loop.reset();
+    CAPTURE(on_strand, steps, complete);
+    CHECK(here.completions() == (complete ? 1 : 0));
+    const auto now = ask(other, models.try_get("key").value());
+    CHECK((now == 2 || (now == 1 && !complete)));
+    test::drain(other);
+    CHECK((elsewhere.succeeded() || elsewhere.aborted()));
+    CHECK(ask(other, models.try_get("key").value()) == (elsewhere.succeeded() ? 3 : now));
+    CHECK(ask(other, old) == 1);
+    CHECK(failure_of([&] { finish(other, models.replace("key", model_info(), second)); }) == errc::stopped);
+    CHECK(alive.use_count() == 1);
+  }
+}
+
+TEST_CASE("A context may be destroyed at any step of calls to a pooled model, after its pool or before", "[b60]") {
+  const bool on_strand = GENERATE(false, true);
+  const bool pool_first = GENERATE(false, true);
+  bool complete = false;
+  for (std::size_t steps = 0; !complete; ++steps) {
+    engine_probe probe;
+    checkpoint gate;
+    probe.on_embed = [&](auto inputs, auto& outputs, auto&) {
+      gate.pass();
+      outputs.resize(inputs.size(), 1);
+    };
+    asio::io_context other;
+    std::optional<asio::io_context> loop(std::in_place);
+    std::optional<roster::blocking_pool> pool(std::in_place, 1U);
+    registry models(executor_of(*loop, on_strand));
+    finish(*loop, models.add("key", roster::pooled(*pool, maker<encoder>(probe)).queue_limit(2)));
+    auto held = finish(*loop, models.get("key"));
+    auto alive = std::make_shared<int>();
+    auto first = spawn(*loop, holding(alive, held->embed(roster::image(1, 1))));
+    auto second = spawn(*loop, holding(alive, held->embed(roster::image(1, 1))));
+    const auto first_steps = std::min(steps, std::size_t{2});
+    test::step(*loop, first_steps);  // one call gets the engine, the next waits for it
+    auto elsewhere = spawn(other, held->embed(roster::image(1, 1)));
+    test::drain(other);
+    gate.open();
+    complete = run_steps(*loop, steps - first_steps, second);
+
+    if (pool_first)
+      pool.reset();
+    else
+      pool->async_run([] {}, asio::use_future).get();  // what came to the pool before is on its way home
+    loop.reset();
+    CAPTURE(on_strand, pool_first, steps, complete);
+    CHECK(first.completions() <= 1);
+    CHECK(second.completions() == (complete ? 1 : 0));
+    CHECK(alive.use_count() == 1);
+    run_until(other, [&] { return elsewhere.done(); });
+    CHECK((elsewhere.succeeded() || elsewhere.aborted() || elsewhere.code() == errc::stopped));
+    // Every place in the queue has come back, and the engine; only waiting for it is over.
+    std::vector<test::task<std::vector<float>>> late;
+    for (int i = 0; i < 3; ++i)
+      late.push_back(spawn(other, held->embed(roster::image(1, 1))));
+    run_until(other, [&] { return std::ranges::all_of(late, [](auto& each) { return each.done(); }); });
+    CHECK(late[0].code() == (pool_first ? make_error_code(errc::stopped) : roster::error_code()));
+    for (auto& each : late)
+      CHECK((each.code() == late[0].code() || each.aborted()));
+    CHECK_FALSE(probe.overlapped());
+  }
+}
+
+TEST_CASE("A context may be destroyed at any step of a pinned model's load and call", "[b60]") {
+  const bool on_strand = GENERATE(false, true);
+  bool complete = false;
+  for (std::size_t steps = 0; !complete; ++steps) {
+    engine_probe probe;
+    asio::io_context other;
+    std::optional<asio::io_context> loop(std::in_place);
+    registry models(executor_of(*loop, on_strand));
+    finish(*loop, models.add("key", roster::pinned(maker<encoder>(probe))));
+    auto alive = std::make_shared<int>();
+    auto elsewhere = spawn(other, look_up_and_ask(models, "key"));
+    test::drain(other);
+    auto here = spawn(*loop, holding(alive, look_up_and_ask(models, "key")));
+    complete = run_steps(*loop, steps, here);
+    test::drain(other);  // a call of another context's, if the model is there
+
+    loop.reset();
+    CAPTURE(on_strand, steps, complete);
+    CHECK(here.completions() == (complete ? 1 : 0));
+    CHECK(alive.use_count() == 1);
+    CHECK(probe.made() <= 1);
+    CHECK(probe.destroyed() == probe.made());  // the thread was joined
+    run_until(other, [&] { return elsewhere.done(); });
+    CHECK((elsewhere.succeeded() || elsewhere.aborted() || elsewhere.code() == errc::stopped));
+    if (const auto late = models.try_get("key"))
+      CHECK(failure_of(other, (*late)->embed(roster::image(1, 1))) == errc::stopped);
+    else
+      CHECK(failure_of(other, models.get("key")) == asio::error::operation_aborted);
+  }
 }

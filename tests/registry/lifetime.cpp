@@ -5,13 +5,18 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/models.hpp"
 
+#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/thread_pool.hpp>
 
 #include <memory>
 #include <optional>
+#include <stdexcept>
+#include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 namespace asio = boost::asio;
 using roster::errc;
@@ -238,4 +243,157 @@ TEST_CASE("A registry may be destroyed during loads and other operations, which 
   CHECK(ask(loop, second.value()) == 1);
   CHECK(ask(loop, third.value()) == 1);
   CHECK(finish(loop, std::move(unstarted)).size() == 3);
+}
+
+TEST_CASE("A loader may destroy its own registry: its load ends as if it were there", "[b59]") {
+  asio::io_context loop;
+  auto grave = std::make_shared<witness::log>();
+  auto models = std::make_unique<registry>(loop);
+  const bool suspends_before = GENERATE(false, true);
+  const bool fails = GENERATE(false, true);
+  const auto destroy = [&](roster::load_context& context) -> loading {
+    if (suspends_before) co_await asio::post(asio::use_awaitable);
+    models.reset();
+    for (int i = 0; i < 3; ++i)
+      co_await asio::post(context.get_executor(), asio::use_awaitable);
+    if (fails) throw std::runtime_error(context.key() + " of " + context.info().provider);
+    co_return std::make_shared<ready_model>(3.F, grave);
+  };
+  finish(loop, models->add("key", model_info("somebody", "x"), destroy));
+
+  SECTION("for several lookups") {
+    auto first = spawn(loop, models->get("key"));
+    auto second = spawn(loop, models->get("key"));
+    test::drain(loop);
+    for (auto* each : {&first, &second}) {
+      CHECK(each->code() == (fails ? make_error_code(errc::load_failed) : roster::error_code()));
+      if (!fails) CHECK(ask(loop, each->value()) == 3);
+    }
+    CHECK(grave->empty());
+  }
+  SECTION("for a caller who leaves") {
+    auto call = spawn(loop, models->preload("key"));
+    while (models)
+      test::step(loop);
+    call.cancel();
+    test::drain(loop);
+    CHECK(call.aborted());
+  }
+  SECTION("for a replacement") {
+    auto old = make_model(1);
+    const std::weak_ptr<void> watched = old;
+    finish(loop, models->add("old", std::move(old)));
+    auto call = spawn(loop, models->replace("old", model_info("somebody", "x"), destroy));
+    test::drain(loop);
+    CHECK(call.code() == (fails ? make_error_code(errc::load_failed) : roster::error_code()));
+    CHECK(watched.expired());
+  }
+  SECTION("for another loader") {
+    const auto outer = [&](roster::load_context& context) -> loading {
+      const auto needed = co_await context.get(*models, "key");
+      const auto vector = co_await needed->embed(roster::image(1, 1));
+      co_return make_model(vector.at(0) + 1);
+    };
+    finish(loop, models->add("outer", model_info(), outer));
+    auto call = spawn(loop, models->get("outer"));
+    test::drain(loop);
+    if (fails)
+      CHECK_THROWS_WITH(std::rethrow_exception(call.failure()), Catch::Contains("key of somebody"));
+    else
+      CHECK(ask(loop, call.value()) == 4);
+  }
+  CHECK_FALSE(models);
+  test::drain(loop);
+}
+
+TEST_CASE("An engine may destroy the registry that it serves, while it is made and while it runs", "[b59]") {
+  const bool on_a_pool = GENERATE(false, true);
+  const bool while_made = GENERATE(false, true);
+  engine_probe probe;
+  asio::io_context loop;
+  roster::blocking_pool pool(1);
+  auto models = std::make_unique<registry>(loop);
+  if (while_made)
+    probe.on_make = [&] { models.reset(); };
+  else
+    probe.on_embed = [&](auto inputs, auto& outputs, auto&) {
+      models.reset();
+      outputs.resize(inputs.size(), 1);
+    };
+  if (on_a_pool)
+    finish(loop, models->add("key", roster::pooled(pool, maker<encoder>(probe))));
+  else
+    finish(loop, models->add("key", roster::pinned(maker<encoder>(probe))));
+
+  auto held = finish(loop, models->get("key"));
+  auto call = spawn(loop, held->embed(roster::image(1, 1)));
+  held = {};  // the call keeps the model
+  test::run_until(loop, [&] { return call.done(); });
+  CHECK(call.succeeded());
+  CHECK_FALSE(models);
+  probe.await_destroyed(1);
+  CHECK(probe.life(0).destroyed_on == probe.life(0).made_on);
+}
+
+TEST_CASE("An engine whose caller has left may destroy its registry, and with it the model's last owner", "[b59]") {
+  const bool on_a_pool = GENERATE(false, true);
+  engine_probe probe;
+  checkpoint running;
+  asio::io_context loop;
+  roster::blocking_pool pool(1);
+  auto models = std::make_unique<registry>(loop);
+  probe.on_embed = [&](auto, auto&, auto&) {
+    running.pass();
+    models.reset();
+  };
+  if (on_a_pool)
+    finish(loop, models->add("key", roster::pooled(pool, maker<encoder>(probe))));
+  else
+    finish(loop, models->add("key", roster::pinned(maker<encoder>(probe))));
+  auto call = spawn(loop, finish(loop, models->get("key"))->embed(roster::image(1, 1)));
+  test::drain(loop);
+  running.await();
+  call.cancel();
+  test::drain(loop);
+  CHECK(call.aborted());
+
+  running.open();
+  probe.await_destroyed(1);
+  CHECK_FALSE(models);
+  CHECK(probe.life(0).destroyed_on == probe.life(0).made_on);
+}
+
+TEST_CASE("What is told of a load or of a call may destroy the registry, and the last lease", "[b59]") {
+  const bool on_a_pool = GENERATE(false, true);
+  engine_probe probe;
+  asio::io_context loop;
+  roster::blocking_pool pool(1);
+  auto models = std::make_unique<registry>(loop);
+  if (on_a_pool)
+    finish(loop, models->add("key", roster::pooled(pool, maker<encoder>(probe))));
+  else
+    finish(loop, models->add("key", roster::pinned(maker<encoder>(probe))));
+  int told = 0;
+
+  SECTION("a load") {
+    const auto end = [&](const std::exception_ptr& failure, const registry::lease_type& model) {
+      models.reset();
+      told += !failure && model;
+    };
+    models->async_get("key", asio::bind_executor(loop, end));
+  }
+  SECTION("a call") {
+    auto held = std::make_shared<registry::lease_type>(finish(loop, models->get("key")));
+    const auto end = [&models, &told, held](const std::exception_ptr& failure, const roster::embeddings& outputs) {
+      models.reset();
+      *held = {};
+      told += !failure && outputs.rows() == 2;
+    };
+    const std::vector<roster::image> inputs(2, roster::image(1, 1));
+    (*held)->async_call(inputs, roster::embed_options(), asio::bind_executor(loop, end));
+  }
+  test::run_until(loop, [&] { return told == 1; });
+  CHECK_FALSE(models);
+  probe.await_destroyed(1);
+  CHECK(probe.life(0).destroyed_on == probe.life(0).made_on);
 }

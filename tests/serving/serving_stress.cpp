@@ -4,6 +4,7 @@
 
 #include "tests/support/catch.hpp"
 #include "tests/support/models.hpp"
+#include "tests/support/stress.hpp"
 
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/bind_executor.hpp>
@@ -54,7 +55,7 @@ struct counts {
 template <typename Model>
 class caller : public std::enable_shared_from_this<caller<Model>> {
  public:
-  caller(asio::thread_pool& threads, Model model, std::uint32_t seed)
+  caller(asio::thread_pool& threads, Model model, std::mt19937::result_type seed)
       : home_(asio::make_strand(threads)), model_(std::move(model)), random_(seed) {}
 
   std::future<void> start() {
@@ -129,73 +130,73 @@ class caller : public std::enable_shared_from_this<caller<Model>> {
 
 TEST_CASE("However calls end, each ends once, no engine is used twice at once, and all places are free again",
           "[stress][b12][b13][b14][b25][b47]") {
-  const auto seed = test::stress_seed();
-  INFO("ROSTER_SEED=" << seed);
-  checkpoint busy;
-  std::atomic<bool> quiet{false};
-  engine_probe pooled, pinned;
-  for (auto* probe : {&pooled, &pinned})
-    probe->on_embed = [&](auto inputs, auto& outputs, auto& context) {
-      if (quiet) busy.pass();
-      for (std::size_t i = 0; i < 50 * inputs[0].width() && !context.stop_requested(); ++i)
-        std::this_thread::yield();
-      if (inputs[0].width() == 10) throw std::runtime_error("ten");
-      outputs.resize(1, 1);
-    };
-  {
-    asio::thread_pool threads(2);
-    roster::blocking_pool pool(2);
-    roster::catalog<image_embedding, text_to_image> models{threads.get_executor()};
-    const auto wait = [&]<typename T>(asio::awaitable<T> operation) {
-      return asio::co_spawn(threads, std::move(operation), asio::use_future).get();
-    };
-    wait(models.add<image_embedding>("pooled", roster::pooled(pool, maker<encoder>(pooled)).instances(2).queue_limit(3)));
-    wait(models.add<image_embedding>("pinned", roster::pinned(maker<encoder>(pinned)).queue_limit(4)));
-    wait(models.add<text_to_image>("pooled", roster::pooled(pool, maker<painter>(pooled)).instances(2).queue_limit(3)));
-    wait(models.add<text_to_image>("pinned", roster::pinned(maker<painter>(pinned)).queue_limit(4)));
-
-    for (const auto* key : {"pooled", "pinned"}) {
-      const auto encoder_lease = wait(models.get<image_embedding>(key));
-      auto encoders = std::make_shared<caller<encoder_type>>(threads, encoder_lease, seed);
-      auto painters = std::make_shared<caller<painter_type>>(threads, wait(models.get<text_to_image>(key)), seed + 1);
-      auto first = encoders->start();
-      auto second = painters->start();
-      first.get();
-      second.get();
-      for (const auto& tally : {encoders->tally, painters->tally}) {
-        CHECK(tally.surprises == 0);
-        CHECK(tally.succeeded + tally.refused + tally.aborted + tally.thrown == calls);
-      }
-    }
-
-    // A loop driven by hand: a call that is refused has ended after `drain`, one that is accepted waits at the checkpoint.
-    quiet = true;
-    asio::io_context loop;
-    std::vector<test::task<roster::embedding>> accepted;
-    for (const auto* key : {"pooled", "pinned"}) {
-      const auto model = wait(models.get<image_embedding>(key));
-      const auto call = [&] {
-        auto begun = spawn(loop, model->embed(image(1, 1)));
-        test::drain(loop);
-        return begun;
+  test::stress([](std::uint32_t seed) {
+    std::mt19937 random(seed);
+    checkpoint busy;
+    std::atomic<bool> quiet{false};
+    engine_probe pooled, pinned;
+    for (auto* probe : {&pooled, &pinned})
+      probe->on_embed = [&](auto inputs, auto& outputs, auto& context) {
+        if (quiet) busy.pass();
+        for (std::size_t i = 0; i < 50 * inputs[0].width() && !context.stop_requested(); ++i)
+          std::this_thread::yield();
+        if (inputs[0].width() == 10) throw std::runtime_error("ten");
+        outputs.resize(1, 1);
       };
-      for (int i = 0; i < 5; ++i) {
-        auto begun = call();
-        while (begun.done())  // a deaf engine still has the place
-          begun = call();
-        accepted.push_back(std::move(begun));
+    {
+      asio::thread_pool threads(2);
+      roster::blocking_pool pool(2);
+      roster::catalog<image_embedding, text_to_image> models{threads.get_executor()};
+      const auto wait = [&]<typename T>(asio::awaitable<T> operation) {
+        return asio::co_spawn(threads, std::move(operation), asio::use_future).get();
+      };
+      wait(models.add<image_embedding>("pooled", roster::pooled(pool, maker<encoder>(pooled)).instances(2).queue_limit(3)));
+      wait(models.add<image_embedding>("pinned", roster::pinned(maker<encoder>(pinned)).queue_limit(4)));
+      wait(models.add<text_to_image>("pooled", roster::pooled(pool, maker<painter>(pooled)).instances(2).queue_limit(3)));
+      wait(models.add<text_to_image>("pinned", roster::pinned(maker<painter>(pinned)).queue_limit(4)));
+
+      for (const auto* key : {"pooled", "pinned"}) {
+        auto encoders = std::make_shared<caller<encoder_type>>(threads, wait(models.get<image_embedding>(key)), random());
+        auto painters = std::make_shared<caller<painter_type>>(threads, wait(models.get<text_to_image>(key)), random());
+        auto first = encoders->start();
+        auto second = painters->start();
+        first.get();
+        second.get();
+        for (const auto& tally : {encoders->tally, painters->tally}) {
+          CHECK(tally.surprises == 0);
+          CHECK(tally.succeeded + tally.refused + tally.aborted + tally.thrown == calls);
+        }
       }
-      CHECK(call().code() == errc::queue_full);
+
+      // A loop driven by hand: a call that is refused has ended after `drain`, one that is accepted waits at the checkpoint.
+      quiet = true;
+      asio::io_context loop;
+      std::vector<test::task<roster::embedding>> accepted;
+      for (const auto* key : {"pooled", "pinned"}) {
+        const auto model = wait(models.get<image_embedding>(key));
+        const auto call = [&] {
+          auto begun = spawn(loop, model->embed(image(1, 1)));
+          test::drain(loop);
+          return begun;
+        };
+        for (int i = 0; i < 5; ++i) {
+          auto begun = call();
+          while (begun.done())  // a deaf engine still has the place
+            begun = call();
+          accepted.push_back(std::move(begun));
+        }
+        CHECK(call().code() == errc::queue_full);
+      }
+      busy.open();
+      loop.restart();
+      loop.run();  // to its end: the engines' threads outlive this loop, and hold on to it until then
+      for (auto& each : accepted)
+        CHECK(each.succeeded());
     }
-    busy.open();
-    loop.restart();
-    loop.run();  // to its end: the engines' threads outlive this loop, and hold on to it until then
-    for (auto& each : accepted)
-      CHECK(each.succeeded());
-  }
-  for (auto* probe : {&pooled, &pinned}) {
-    CHECK(probe->destroyed() == probe->made());
-    CHECK_FALSE(probe->overlapped());
-  }
-  CHECK(pinned.most_run_at_once() <= 2);
+    for (auto* probe : {&pooled, &pinned}) {
+      CHECK(probe->destroyed() == probe->made());
+      CHECK_FALSE(probe->overlapped());
+    }
+    CHECK(pinned.most_run_at_once() <= 2);
+  });
 }

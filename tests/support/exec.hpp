@@ -6,12 +6,9 @@
 #include <boost/asio/post.hpp>
 
 #include <condition_variable>
-#include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <random>
 #include <stdexcept>
 #include <thread>
 #include <utility>
@@ -108,11 +105,5 @@ class loop_thread {
   std::optional<boost::asio::executor_work_guard<boost::asio::io_context::executor_type>> work_{context_.get_executor()};
   std::thread thread_;
 };
-
-/// The seed of a stress test: `ROSTER_SEED`, or a fresh one.
-inline std::uint32_t stress_seed() {
-  const char* given = std::getenv("ROSTER_SEED");
-  return given ? static_cast<std::uint32_t>(std::strtoul(given, nullptr, 10)) : std::random_device()();
-}
 
 }  // namespace test

@@ -34,6 +34,12 @@ asio::awaitable<int> get(int_cell& cell, probe& initialiser) {
   co_return *value;
 }
 
+template <typename Initialise>
+asio::awaitable<int> get_number(int_cell& cell, Initialise initialise) {
+  const auto value = co_await cell.get_or_init(initialise);
+  co_return *value;
+}
+
 asio::awaitable<int> seven() {
   co_return 7;
 }
@@ -169,6 +175,74 @@ TEST_CASE("an initialiser may throw before it suspends, or something that is no 
   cell_request<> last{cell, seven};
   drain(context);
   CHECK(last.has_value());
+}
+
+TEST_CASE("an initialiser that never suspends runs on the cell's context, once, and completes nobody inside a call",
+          "[cell][b3][b8]") {
+  asio::io_context context, callers;
+  int_cell cell{context};
+  int runs = 0;
+  const auto at_once = [&runs]() -> asio::awaitable<int> {
+    ++runs;
+    co_return 7;
+  };
+  cell_request<> elsewhere{cell, at_once, callers.get_executor()};
+  auto task = test::spawn(callers, get_number(cell, at_once));
+  drain(callers);
+  CHECK(runs == 0);
+  std::deque<cell_request<>> here;
+  int calls_inside = 0;
+  asio::post(context, [&] {
+    for (int i = 0; i < 3; ++i) {
+      here.emplace_back(cell, at_once);
+      calls_inside += here.back().calls();
+    }
+  });
+  drain(context);
+  CHECK(calls_inside == 0);
+  CHECK(runs == 1);
+  for (auto& request : here)
+    CHECK(request.has_value());
+  CHECK(elsewhere.waits());
+  drain(callers);
+  CHECK(elsewhere.has_value());
+  CHECK(task.value() == 7);
+}
+
+TEST_CASE("initialisers that never suspend, each started by what is told of the one before, do not grow the stack",
+          "[cell][b3][b8]") {
+  asio::io_context context;
+  int_cell cell{context};
+  int left = 10'000;
+  const auto fails = [&left]() -> asio::awaitable<int> {
+    if (--left > 0) throw std::runtime_error("not yet");
+    co_return 7;
+  };
+  SECTION("by a handler") {
+    auto again = [&](const auto& self) -> void {
+      cell.async_get_or_init(fails, [self](const std::exception_ptr& failure, const int_cell::value_type&) {
+        if (failure) self(self);
+      });
+    };
+    again(again);
+    drain(context);
+  }
+  SECTION("by a coroutine") {
+    auto persist = [](int_cell& which, auto initialise) -> asio::awaitable<void> {
+      for (bool failed = true; failed;) {
+        try {
+          co_await which.get_or_init(initialise);
+          failed = false;
+        } catch (const std::runtime_error&) {
+        }
+      }
+    };
+    auto task = test::spawn(context, persist(cell, fails));
+    drain(context);
+    CHECK(task.succeeded());
+  }
+  CHECK(left == 0);
+  CHECK(cell.try_get());
 }
 
 TEST_CASE("a call made by a failed call's handler starts anew and never sees the old failure", "[cell][b8]") {

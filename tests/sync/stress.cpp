@@ -4,18 +4,18 @@
 
 #include "tests/support/asio.hpp"
 #include "tests/support/catch.hpp"
+#include "tests/support/stress.hpp"
 
 #include <boost/asio/post.hpp>
-#include <boost/asio/strand.hpp>
-#include <boost/asio/thread_pool.hpp>
 
 #include <atomic>
+#include <chrono>
 #include <functional>
-#include <memory>
 #include <optional>
 #include <random>
+#include <stdexcept>
 #include <thread>
-#include <vector>
+#include <utility>
 
 // Many coroutines on several threads, doing what the seed says. What they share is unsynchronized but for the primitive under
 // test, so that ThreadSanitizer sees whether it is one.
@@ -27,39 +27,40 @@ using roster::async_shared_mutex;
 
 namespace {
 
-constexpr std::size_t coroutines = 24;
-constexpr int threads = 3;
+constexpr int coroutines = 24;
+constexpr unsigned blows = 24;
 
-struct tally {
-  std::atomic<int> succeeded{0};
-  std::atomic<int> aborted{0};
-  std::atomic<int> wrong{0};
-
-  int total() const { return succeeded + aborted; }
-};
-
-/// A coroutine on a strand of its own, cancelled there after a while when the seed says so.
-class actor {
+/// What happens to coroutines that share a primitive.
+class storm {
  public:
-  explicit actor(const asio::any_io_executor& executor) : strand_(asio::make_strand(executor)) {}
+  explicit storm(std::mt19937& random)
+      : cancels(random() % 2), stops(random() % 2), destroys(random() % 3 == 0), random_(random) {}
 
-  void start(asio::awaitable<void> body, tally& outcomes) {
-    auto count = [&outcomes](std::exception_ptr failure) {
-      const auto code = test::code_of(failure);
-      ++(!failure ? outcomes.succeeded : code == asio::error::operation_aborted ? outcomes.aborted : outcomes.wrong);
-    };
-    asio::post(strand_, [this, body = std::move(body), count]() mutable {
-      asio::co_spawn(strand_, std::move(body), asio::bind_cancellation_slot(signal_.slot(), count));
-    });
+  /// Runs coroutines that `body` makes of seeds to their ends.
+  template <typename T, typename Body>
+  void rage(test::crew& crew, test::mortal<T>& primitive, Body body) {
+    std::atomic<int> succeeded{0}, aborted{0};
+    for (int i = 0; i < coroutines; ++i)
+      crew.spawn(body(static_cast<unsigned>(random_())), [&](const std::exception_ptr& failure) {
+        if (!failure) ++succeeded;
+        if (test::code_of(failure) == asio::error::operation_aborted) ++aborted;
+      });
+    const auto last = random_() % blows;
+    for (unsigned i = 0; i < blows; ++i) {
+      if (cancels) crew.cancel_one();
+      if (stops && random_() % 4 == 0) crew.stop_or_resume();
+      if (destroys && i == last) primitive.destroy();
+      if (random_() % 2) std::this_thread::sleep_for(std::chrono::microseconds(random_() % 300));
+    }
+    crew.join();
+    REQUIRE(succeeded + aborted == coroutines);
+    if (!cancels && !destroys) REQUIRE(aborted == 0);
   }
 
-  void cancel() {
-    asio::post(strand_, [this] { signal_.emit(asio::cancellation_type::terminal); });
-  }
+  const bool cancels, stops, destroys;
 
  private:
-  asio::strand<asio::any_io_executor> strand_;
-  asio::cancellation_signal signal_;
+  std::mt19937& random_;
 };
 
 asio::awaitable<void> hop(std::mt19937& random) {
@@ -67,9 +68,16 @@ asio::awaitable<void> hop(std::mt19937& random) {
     co_await asio::post(asio::use_awaitable);
 }
 
+/// Begins an operation when the primitive may be gone that was asked for it.
+template <typename T>
+asio::awaitable<T> later(asio::awaitable<T> operation, std::mt19937& random) {
+  co_await hop(random);
+  co_return co_await std::move(operation);
+}
+
 struct locked_data {
   explicit locked_data(const asio::any_io_executor& executor) : mutex(executor) {}
-  async_shared_mutex mutex;
+  test::mortal<async_shared_mutex> mutex;
   int value = 0;
   std::atomic<int> writes{0};
 };
@@ -79,14 +87,14 @@ asio::awaitable<void> use_lock(locked_data& data, unsigned seed, int rounds) {
   for (int i = 0; i < rounds; ++i) {
     switch (random() % 6) {
       case 0: {
-        auto guard = co_await data.mutex.lock();
+        auto guard = co_await later(data.mutex.call(&async_shared_mutex::lock), random);
         ++data.value;
         ++data.writes;
         co_await hop(random);
         break;
       }
       case 1: {
-        auto guard = co_await data.mutex.lock();
+        auto guard = co_await later(data.mutex.call(&async_shared_mutex::lock), random);
         ++data.value;
         ++data.writes;
         const auto written = data.value;
@@ -96,7 +104,7 @@ asio::awaitable<void> use_lock(locked_data& data, unsigned seed, int rounds) {
         break;
       }
       case 2: {
-        if (auto guard = data.mutex.try_lock()) {
+        if (auto guard = data.mutex.call(&async_shared_mutex::try_lock)) {
           ++data.value;
           ++data.writes;
           co_await hop(random);
@@ -104,7 +112,7 @@ asio::awaitable<void> use_lock(locked_data& data, unsigned seed, int rounds) {
         break;
       }
       default: {
-        const auto guard = co_await data.mutex.lock_shared();
+        const auto guard = co_await later(data.mutex.call(&async_shared_mutex::lock_shared), random);
         const auto seen = data.value;
         co_await hop(random);
         if (data.value != seen) throw std::logic_error("a writer among readers");
@@ -114,9 +122,13 @@ asio::awaitable<void> use_lock(locked_data& data, unsigned seed, int rounds) {
 }
 
 struct counted {
-  explicit counted(const asio::any_io_executor& executor) : semaphore(executor, 3) {}
-  async_semaphore semaphore;
+  explicit counted(const asio::any_io_executor& executor) : semaphore(executor, 3U) {}
+  test::mortal<async_semaphore> semaphore;
   std::atomic<int> inside{0};
+
+  auto acquire() {
+    return semaphore.call([](async_semaphore& alive) { return alive.acquire(); });
+  }
 };
 
 asio::awaitable<void> use_permits(counted& data, unsigned seed, int rounds) {
@@ -124,9 +136,9 @@ asio::awaitable<void> use_permits(counted& data, unsigned seed, int rounds) {
   for (int i = 0; i < rounds; ++i) {
     std::optional<async_semaphore::permit> taken;
     if (random() % 4)
-      taken = co_await data.semaphore.acquire();
+      taken = co_await later(data.acquire(), random);
     else
-      taken = data.semaphore.try_acquire();
+      taken = data.semaphore.call(&async_semaphore::try_acquire);
     if (!taken) continue;
     struct leaving {
       std::atomic<int>& inside;
@@ -138,38 +150,44 @@ asio::awaitable<void> use_permits(counted& data, unsigned seed, int rounds) {
 }
 
 struct shared_cell {
-  explicit shared_cell(const asio::any_io_executor& executor) : cell(executor) {}
-  async_once_cell<int> cell;
+  shared_cell(const asio::any_io_executor& executor, unsigned first_seed) : cell(executor), seed(first_seed) {}
+  test::mortal<async_once_cell<int>> cell;
+  const unsigned seed;
   int running = 0;  // unsynchronized: initialisers never overlap
   int runs = 0;
-  unsigned seed = 0;
-  std::atomic<int> failures{0};
+  int failures = 0;
 
-  asio::awaitable<int> make() {
-    std::mt19937 random(seed + static_cast<unsigned>(++runs));
-    if (++running != 1) throw std::logic_error("two initialisers at once");
+  static asio::awaitable<int> make(shared_cell& data) {
+    std::mt19937 random(data.seed + static_cast<unsigned>(++data.runs));
+    if (++data.running != 1) throw std::logic_error("two initialisers at once");
     struct leaving {
       int& count;
       ~leaving() { --count; }
-    } const left{running};
+    } const left{data.running};
     co_await hop(random);
-    if (random() % 3 == 0) {
-      ++failures;
+    if (random() % 16 != 0) {
+      ++data.failures;
       throw boost::system::system_error(make_error_code(roster::errc::bad_model));
     }
     co_await hop(random);
     co_return 7;
   }
+
+  auto get() {
+    return cell.call([this](async_once_cell<int>& alive) { return alive.get_or_init(make, std::ref(*this)); });
+  }
+
+  bool holds(const int& value) {
+    return cell.call([&](async_once_cell<int>& alive) { return alive.try_get() == &value; });
+  }
 };
 
 asio::awaitable<void> use_cell(shared_cell& data, unsigned seed) {
   std::mt19937 random(seed);
-  const auto initialise = [&data] { return data.make(); };
   for (;;) {
-    co_await hop(random);
     try {
-      const auto value = co_await data.cell.get_or_init(initialise);
-      if (*value != 7 || value.get() != data.cell.try_get()) throw std::logic_error("another value");
+      const auto value = co_await later(data.get(), random);
+      if (*value != 7 || !data.holds(*value)) throw std::logic_error("another value");
       co_return;
     } catch (const boost::system::system_error& failure) {
       if (failure.code() != roster::errc::bad_model) throw;
@@ -177,90 +195,49 @@ asio::awaitable<void> use_cell(shared_cell& data, unsigned seed) {
   }
 }
 
-template <typename Body>
-void run_actors(unsigned seed, bool cancels, tally& outcomes, Body body) {
-  asio::thread_pool pool{threads};
-  std::vector<std::unique_ptr<actor>> actors;
-  std::mt19937 random(seed);
-  for (std::size_t i = 0; i < coroutines; ++i) {
-    actors.push_back(std::make_unique<actor>(pool.get_executor()));
-    actors.back()->start(body(static_cast<unsigned>(random())), outcomes);
-  }
-  if (cancels)
-    for (const auto& each : actors) {
-      if (random() % 2) each->cancel();
-      if (random() % 4 == 0) std::this_thread::yield();
-    }
-  pool.join();
-}
-
 }  // namespace
 
-TEST_CASE("readers and writers on several threads exclude each other", "[lock][stress][b1][b2]") {
-  const auto seed = GENERATE(1U, 2U, 3U);
-  CAPTURE(seed);
-  asio::io_context home;
-  auto work = asio::make_work_guard(home);
-  std::thread strands([&] { home.run(); });
-  locked_data data(home.get_executor());
-  tally outcomes;
-  run_actors(seed, false, outcomes, [&](unsigned each) { return use_lock(data, each, 300); });
-  work.reset();
-  strands.join();
-  CHECK(outcomes.succeeded == static_cast<int>(coroutines));
-  CHECK(data.value == data.writes);
-  CHECK(data.mutex.try_lock());
+TEST_CASE("Writers exclude everybody else and nobody waits for ever, whatever is cancelled, stopped or destroyed",
+          "[lock][stress][b1][b2][b6]") {
+  test::stress([](std::uint32_t seed) {
+    std::mt19937 random(seed);
+    for (int round = 0; round < 12; ++round) {
+      storm weather(random);
+      test::crew crew(random);
+      locked_data data(crew.executor());
+      weather.rage(crew, data.mutex, [&](unsigned each) { return use_lock(data, each, 60); });
+      REQUIRE(data.value == data.writes);
+      if (!weather.destroys) REQUIRE(data.mutex.call(&async_shared_mutex::try_lock));
+    }
+  });
 }
 
-TEST_CASE("cancelled lockers on several threads lose no wake-up", "[lock][stress][b1][b6]") {
-  const auto seed = GENERATE(1U, 2U, 3U, 4U, 5U, 6U, 7U, 8U);
-  CAPTURE(seed);
-  asio::io_context home;
-  auto work = asio::make_work_guard(home);
-  std::thread strands([&] { home.run(); });
-  locked_data data(home.get_executor());
-  tally outcomes;
-  run_actors(seed, true, outcomes, [&](unsigned each) { return use_lock(data, each, 30); });
-  work.reset();
-  strands.join();
-  CHECK(outcomes.total() == static_cast<int>(coroutines));
-  CHECK(outcomes.wrong == 0);
-  CHECK(data.value == data.writes);
-  CHECK(data.mutex.try_lock());
-}
-
-TEST_CASE("a semaphore on several threads never gives more permits than it has, and gets all back",
+TEST_CASE("A semaphore never gives more permits than it has, and gets all back, whatever is cancelled, stopped or destroyed",
           "[semaphore][stress][b1][b6]") {
-  const auto seed = GENERATE(1U, 2U, 3U, 4U);
-  const bool cancels = GENERATE(false, true);
-  CAPTURE(seed, cancels);
-  asio::io_context home;
-  counted data(home.get_executor());
-  tally outcomes;
-  run_actors(seed, cancels, outcomes, [&](unsigned each) { return use_permits(data, each, 100); });
-  CHECK(outcomes.total() == static_cast<int>(coroutines));
-  CHECK(outcomes.wrong == 0);
-  CHECK(data.semaphore.available() == 3);
+  test::stress([](std::uint32_t seed) {
+    std::mt19937 random(seed);
+    for (int round = 0; round < 12; ++round) {
+      storm weather(random);
+      test::crew crew(random);
+      counted data(crew.executor());
+      weather.rage(crew, data.semaphore, [&](unsigned each) { return use_permits(data, each, 60); });
+      REQUIRE(data.inside == 0);
+      if (!weather.destroys) REQUIRE(data.semaphore.call(&async_semaphore::available) == 3);
+    }
+  });
 }
 
-TEST_CASE("a cell on several threads runs one initialiser at a time until one succeeds", "[cell][stress][b8][b9]") {
-  const auto seed = GENERATE(range(1U, 21U));
-  const bool cancels = GENERATE(false, true);
-  CAPTURE(seed, cancels);
-  tally outcomes;
-  asio::io_context home;
-  auto work = asio::make_work_guard(home);
-  std::thread flights([&] { home.run(); });
-  {
-    shared_cell data(home.get_executor());
-    data.seed = seed;
-    run_actors(seed, cancels, outcomes, [&](unsigned each) { return use_cell(data, each); });
-    work.reset();
-    flights.join();
-    CHECK(data.runs <= data.failures + 1 + (cancels ? static_cast<int>(coroutines) : 0));
-    CHECK(data.running == 0);
-  }
-  CHECK(outcomes.total() == static_cast<int>(coroutines));
-  CHECK(outcomes.wrong == 0);
-  if (!cancels) CHECK(outcomes.aborted == 0);
+TEST_CASE("A cell runs one initialiser at a time until one succeeds, whatever is cancelled, stopped or destroyed",
+          "[cell][stress][b8][b9]") {
+  test::stress([](std::uint32_t seed) {
+    std::mt19937 random(seed);
+    for (int round = 0; round < 40; ++round) {
+      storm weather(random);
+      test::crew crew(random);
+      shared_cell data(crew.executor(), static_cast<unsigned>(random()));
+      weather.rage(crew, data.cell, [&](unsigned each) { return use_cell(data, each); });
+      REQUIRE(data.running == 0);
+      REQUIRE(data.runs <= data.failures + 1 + (weather.cancels ? coroutines : 0) + weather.destroys);
+    }
+  });
 }

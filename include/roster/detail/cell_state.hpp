@@ -50,7 +50,7 @@ class cell_waiter : public queue_node<cell_waiter<T>> {
   virtual void complete(std::shared_ptr<cell_waiter> self, std::exception_ptr failure,
                         std::shared_ptr<const T> value) noexcept = 0;
 
-  const std::shared_ptr<flight<T>> own_flight;
+  std::shared_ptr<flight<T>> own_flight;
 };
 
 /// The states of a cell:
@@ -162,6 +162,7 @@ class cell_state final : public closable {
   static void tell(std::shared_ptr<cell_waiter<T>> waiter, std::exception_ptr failure,
                    std::shared_ptr<const T> value) noexcept {
     auto& told = *waiter;
+    told.own_flight.reset();  // holds the strand once it has started, and must not travel to another context
     told.complete(std::move(waiter), std::move(failure), std::move(value));
   }
 
