@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs ours and the peers in turn and compares them. Called by tests/benchmarks/run.
 
-usage: compare.py <build folder> [--tokio <program>] [--rounds <n>] [--no-curves]
+usage: compare.py <build folder> [--tokio <program>] [--rounds <n>] [--no-curves] [--only <part of a row>]
 
 A program runs one measurement once. A round runs ours and each peer of a row, one after the other, so that whatever slows the
 machine down hits them all; a row's ratio is the median of its rounds' ratios. A bar is met, or missed, when the middle half of
