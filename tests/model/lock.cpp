@@ -23,7 +23,7 @@ class scene {
  public:
   class request final : public roster::detail::lock_waiter {
    public:
-    request(scene& where, lock_mode wanted) : lock_waiter(wanted), where_(where) {}
+    request(scene& where, lock_mode wanted, bool competing) : lock_waiter(wanted, competing), where_(where) {}
 
     void complete(std::shared_ptr<lock_waiter>, roster::error_code code, std::shared_ptr<lock_state> owner) noexcept override {
       ensure(completions_++ == 0, "a request completes once");
@@ -32,8 +32,23 @@ class scene {
       where_.answered(*this);
     }
 
+    void wake(roster::detail::lock_awakening arrival) noexcept override {
+      ensure(!done(), "only who waits is woken");
+      on_the_way_ = true;
+      where_.home->get_executor().execute([comes = std::move(arrival), where = &where_, this]() mutable {
+        comes();
+        on_the_way_ = false;
+        ++where->arrivals;
+      });
+    }
+
+    void arrive(std::shared_ptr<lock_waiter> self, roster::error_code code, std::shared_ptr<lock_state> owner) override {
+      complete(std::move(self), code, std::move(owner));
+    }
+
     bool done() const { return completions_ > 0; }
     bool granted() const { return granted_; }
+    bool on_the_way() const { return on_the_way_; }
 
     int began = 0;  // when it started to queue, and when it had
     int ended = 0;
@@ -43,9 +58,13 @@ class scene {
     scene& where_;
     int completions_ = 0;
     bool granted_ = false;
+    bool on_the_way_ = false;
   };
 
-  std::shared_ptr<request> ask(lock_mode mode) { return requests_.emplace_back(std::make_shared<request>(*this, mode)); }
+  /// A request that competes for the lock, or is handed it.
+  std::shared_ptr<request> ask(lock_mode mode, bool competing = true) {
+    return requests_.emplace_back(std::make_shared<request>(*this, mode, competing));
+  }
 
   void enqueue(const std::shared_ptr<request>& one) {
     one->began = ++clock_;
@@ -105,7 +124,9 @@ class scene {
     lock->unlock_exclusive();
   }
 
-  std::optional<test::model::loop> context{std::in_place};
+  std::optional<test::model::loop> home{std::in_place};     // where waiters are called
+  std::optional<test::model::loop> context{std::in_place};  // the lock's own
+  int arrivals = 0;                                         // of waiters that were woken
   std::shared_ptr<lock_state> lock = roster::detail::make_closable<lock_state>(context->get_executor());
 
  private:
@@ -117,7 +138,8 @@ class scene {
   void answered(const request& one) {
     if (!one.granted()) return;
     for (const auto& other : requests_)
-      ensure(!other->ended || other->done() || other->leaving || other->ended > one.began, "who came first is granted first");
+      ensure(!other->ended || other->done() || other->on_the_way() || other->leaving || other->ended > one.began,
+             "who came first is granted first");
     entered(one.mode);
   }
 
@@ -127,6 +149,12 @@ class scene {
   std::vector<std::shared_ptr<request>> requests_;
 };
 
+auto make_scene(explorer& stage) {
+  auto made = std::make_shared<scene>();
+  stage.daemon("home", [made, &stage] { made->home->run(stage); });
+  return made;
+}
+
 auto rests(const std::shared_ptr<scene>& s) {
   return [s] { s->check_rest(); };
 }
@@ -134,8 +162,8 @@ auto rests(const std::shared_ptr<scene>& s) {
 }  // namespace
 
 TEST_CASE("Under every schedule two writers and a reader exclude each other, and all get their turn", "[model][lock]") {
-  test::model::explore("two writers and a reader", 3, [](explorer& stage) {
-    auto s = std::make_shared<scene>();
+  test::model::explore("two writers and a reader", 2, [](explorer& stage) {
+    auto s = make_scene(stage);
     stage.actor("writer", [s] { s->use(exclusive); });
     stage.actor("other writer", [s] { s->use(exclusive); });
     stage.actor("reader", [s] { s->use(shared); });
@@ -144,8 +172,8 @@ TEST_CASE("Under every schedule two writers and a reader exclude each other, and
 }
 
 TEST_CASE("Under every schedule readers, one of whom comes back, and a writer get their turns", "[model][lock]") {
-  test::model::explore("two readers, one twice, and a writer", 3, [](explorer& stage) {
-    auto s = std::make_shared<scene>();
+  test::model::explore("two readers, one twice, and a writer", 2, [](explorer& stage) {
+    auto s = make_scene(stage);
     stage.actor("reader", [s] {
       s->use(shared);
       s->use(shared);
@@ -157,8 +185,8 @@ TEST_CASE("Under every schedule readers, one of whom comes back, and a writer ge
 }
 
 TEST_CASE("Under every schedule a writer who leaves lets those behind it in", "[model][lock]") {
-  test::model::explore("a writer is cancelled between readers", 3, [](explorer& stage) {
-    auto s = std::make_shared<scene>();
+  test::model::explore("a writer is cancelled between readers", 2, [](explorer& stage) {
+    auto s = make_scene(stage);
     s->try_lock(shared);
     auto writer = s->ask(exclusive);
     auto reader = s->ask(shared);
@@ -181,7 +209,7 @@ TEST_CASE("Under every schedule a writer who leaves lets those behind it in", "[
 
 TEST_CASE("Under every schedule a cancelled request gets the lock or an error", "[model][lock]") {
   test::model::explore("a release and a cancellation race", 3, [](explorer& stage) {
-    auto s = std::make_shared<scene>();
+    auto s = make_scene(stage);
     s->try_lock(exclusive);
     auto writer = s->ask(exclusive);
     stage.actor("holder", [s] { s->release(exclusive); });
@@ -196,7 +224,7 @@ TEST_CASE("Under every schedule a cancelled request gets the lock or an error", 
 
 TEST_CASE("Under every schedule nobody passes a head that was found ungrantable", "[model][lock]") {
   test::model::explore("a reader barges", 4, [](explorer& stage) {
-    auto s = std::make_shared<scene>();
+    auto s = make_scene(stage);
     s->try_lock(shared);
     auto writer = s->ask(exclusive);
     auto sent = std::make_shared<bool>(false);
@@ -218,35 +246,52 @@ TEST_CASE("Under every schedule nobody passes a head that was found ungrantable"
   });
 }
 
-TEST_CASE("Under every schedule nobody passes the head once the release before it has looked", "[model][lock]") {
-  test::model::explore("writers barge", 3, [](explorer& stage) {
-    auto s = std::make_shared<scene>();
+TEST_CASE("Under every schedule nobody passes a head that came and found the lock taken", "[model][lock]") {
+  test::model::explore("a writer barges", 3, [](explorer& stage) {
+    auto s = make_scene(stage);
     s->try_lock(exclusive);
     auto writer = s->ask(exclusive);
     s->enqueue(writer);
-    auto returned = std::make_shared<bool>(false);
-    stage.actor("holder", [s, returned] {
-      s->release(exclusive);
-      *returned = true;
-    });
+    stage.actor("holder", [s] { s->release(exclusive); });
     stage.actor("writer", [s, writer] { s->finish(writer); });
-    for (const auto* name : {"barger", "other barger"})
-      stage.actor(name, [s, writer, returned] {
-        const bool due = *returned;
+    stage.actor("barger", [s, writer] {
+      for (int i = 0; i < 2; ++i) {
+        const bool due = s->arrivals > 0;
         const bool got = s->try_lock(exclusive);
-        ensure(!due || !got || writer->done(), "the release has looked, so newcomers queue");
+        ensure(!due || !got || writer->done(), "the head has come, so newcomers queue");
         if (got) s->release(exclusive);
-      });
+      }
+    });
     return rests(s);
+  });
+}
+
+TEST_CASE("Under every schedule a waiter whose executor dies lets those behind it in", "[model][lock]") {
+  test::model::explore("a waiter's context dies", 2, [](explorer& stage) {
+    auto s = make_scene(stage);
+    s->try_lock(exclusive);
+    auto writer = s->ask(exclusive);
+    s->enqueue(writer);
+    stage.actor("holder", [s] { s->release(exclusive); });
+    stage.actor("barger", [s] {
+      if (s->try_lock(exclusive)) s->release(exclusive);
+    });
+    stage.actor("canceller", [s, writer] { s->cancel(writer); });
+    stage.actor("end", [s] { s->home->stop(); });
+    return [s, writer] {
+      s->home.reset();
+      if (writer->granted()) s->release(exclusive);
+      ensure(s->lock->try_lock(exclusive), "nobody holds the lock, and nobody waits");
+    };
   });
 }
 
 TEST_CASE("Under every schedule nobody passes the head after a release that leaves the granting to another", "[model][lock]") {
   test::model::explore("writers barge while somebody grants", 2, [](explorer& stage) {
-    auto s = std::make_shared<scene>();
+    auto s = std::make_shared<scene>();  // nobody is woken
     s->try_lock(exclusive);
-    auto first = s->ask(exclusive);
-    auto second = s->ask(exclusive);
+    auto first = s->ask(exclusive, false);
+    auto second = s->ask(exclusive, false);
     s->enqueue(first);
     s->enqueue(second);
     auto returned = std::make_shared<bool>(false);
@@ -257,7 +302,7 @@ TEST_CASE("Under every schedule nobody passes the head after a release that leav
     });
     stage.actor("second", [s, second] { s->finish(second); });
     stage.actor("barger", [s, second, returned] {
-      for (int i = 0; i < 3; ++i) {
+      for (int i = 0; i < 2; ++i) {
         const bool due = *returned;
         const bool got = s->try_lock(exclusive);
         ensure(!due || !got || second->done(), "the release has returned, so newcomers queue");
@@ -270,7 +315,7 @@ TEST_CASE("Under every schedule nobody passes the head after a release that leav
 
 TEST_CASE("Under every schedule a downgrade lets readers in", "[model][lock]") {
   test::model::explore("a downgrade", 3, [](explorer& stage) {
-    auto s = std::make_shared<scene>();
+    auto s = make_scene(stage);
     s->try_lock(exclusive);
     auto reader = s->ask(shared);
     stage.actor("holder", [s, reader] {
@@ -289,7 +334,7 @@ TEST_CASE("Under every schedule a downgrade lets readers in", "[model][lock]") {
 
 TEST_CASE("Under every schedule a lock that dies tells its waiters, and takes nobody's hold", "[model][lock]") {
   test::model::explore("a lock is closed", 3, [](explorer& stage) {
-    auto s = std::make_shared<scene>();
+    auto s = make_scene(stage);
     s->try_lock(exclusive);
     auto first = s->ask(exclusive);
     auto second = s->ask(shared);
@@ -307,7 +352,7 @@ TEST_CASE("Under every schedule a lock that dies tells its waiters, and takes no
 
 TEST_CASE("At whatever moment its context dies, a lock tells its waiters", "[model][lock]") {
   test::model::explore("a lock's context dies", 3, [](explorer& stage) {
-    auto s = std::make_shared<scene>();
+    auto s = make_scene(stage);
     s->try_lock(exclusive);
     auto first = s->ask(exclusive);
     auto second = s->ask(shared);

@@ -7,6 +7,7 @@
 #include <boost/asio/bind_executor.hpp>
 
 #include <memory>
+#include <optional>
 #include <utility>
 
 namespace test {
@@ -60,6 +61,14 @@ class lock_request {
 
   std::shared_ptr<state> state_ = std::make_shared<state>();
 };
+
+/// Lets the holder pass the head of the queue, so that the next release does not wake the head but hands it the lock.
+inline void pass_head(asio::io_context& context, roster::async_shared_mutex& mutex,
+                      std::optional<roster::async_shared_mutex::unique_guard>& holder) {
+  holder.reset();
+  holder = mutex.try_lock();
+  drain(context);
+}
 
 using write_request = lock_request<roster::async_shared_mutex::unique_guard>;
 using read_request = lock_request<roster::async_shared_mutex::shared_guard>;

@@ -90,11 +90,13 @@ TEST_CASE("a cancellation that races with the grant has one outcome, and the loc
   const bool cancel_first = GENERATE(false, true);
   const auto steps_between = GENERATE(range(std::size_t{0}, std::size_t{6}));
   const bool next_reads = GENERATE(false, true);
+  const bool handed = GENERATE(false, true);
   asio::io_context context;
   async_shared_mutex mutex{context};
   auto holder = mutex.try_lock();
   write_request raced{mutex};
   drain(context);
+  if (handed) test::pass_head(context, mutex, holder);
   std::optional<read_request> reader;
   std::optional<write_request> writer;
   if (next_reads)
@@ -112,12 +114,26 @@ TEST_CASE("a cancellation that races with the grant has one outcome, and the loc
   else
     raced.cancel();
   drain(context);
-  CAPTURE(cancel_first, steps_between, next_reads);
+  CAPTURE(cancel_first, steps_between, next_reads, handed);
   REQUIRE(raced.done());
   CHECK(raced.holds() != raced.aborted());
   raced.release();
   drain(context);
   CHECK((next_reads ? reader->holds() : writer->holds()));
+}
+
+TEST_CASE("a waiter that was woken can leave before it comes, and the next one gets the lock", "[lock][b1]") {
+  asio::io_context context;
+  async_shared_mutex mutex{context};
+  auto holder = mutex.try_lock();
+  write_request first{mutex}, second{mutex};
+  drain(context);
+  holder.reset();
+  first.cancel();
+  CHECK(first.waits());  // it hears of that where it was sent
+  drain(context);
+  CHECK(first.aborted());
+  CHECK(second.holds());
 }
 
 TEST_CASE("a cancellation right after the call, before its executor ran anything, removes the waiter there and then",
@@ -347,6 +363,7 @@ TEST_CASE("a handler that its executor drops hands the lock on, from within the 
   write_request next{mutex};
   read_request last{mutex};
   drain(context);
+  if (GENERATE(false, true)) test::pass_head(context, mutex, holder);
   holder.reset();
   drain(context);
   CHECK(calls == 0);

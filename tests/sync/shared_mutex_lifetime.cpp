@@ -155,6 +155,19 @@ TEST_CASE("a lock granted before the lock object died still arrives", "[lock][b5
   granted.release();
 }
 
+TEST_CASE("a waiter that was woken when the lock object died is told so", "[lock][b5]") {
+  asio::io_context context;
+  std::optional<async_shared_mutex> mutex(context);
+  auto guard = mutex->try_lock();
+  write_request woken{*mutex};
+  drain(context);
+  guard.reset();
+  mutex.reset();
+  CHECK(woken.waits());
+  drain(context);
+  CHECK(woken.aborted());
+}
+
 TEST_CASE("a lock may be destroyed by the handler it called", "[lock][b5]") {
   asio::io_context context;
   auto mutex = std::make_unique<async_shared_mutex>(context);
@@ -265,11 +278,29 @@ TEST_CASE("a guard that was granted but not delivered is released with its conte
   write_request undelivered{mutex, other->get_executor()};
   write_request next{mutex};
   drain(context);
+  if (GENERATE(false, true)) test::pass_head(*other, mutex, guard);
   guard.reset();
   drain(context);
   REQUIRE(undelivered.waits());
   other.reset();
   CHECK(undelivered.dropped());
+  drain(context);
+  CHECK(next.holds());
+}
+
+TEST_CASE("a waiter whose context dies while it is on its way leaves the queue", "[lock][b5]") {
+  asio::io_context context;
+  async_shared_mutex mutex{context};
+  auto guard = mutex.try_lock();
+  auto other = std::make_unique<asio::io_context>();
+  write_request undelivered{mutex, other->get_executor()};
+  write_request next{mutex};
+  drain(context);
+  guard.reset();
+  guard = mutex.try_lock();
+  other.reset();
+  CHECK(undelivered.dropped());
+  guard.reset();
   drain(context);
   CHECK(next.holds());
 }
@@ -280,7 +311,11 @@ TEST_CASE("a context may be destroyed with a grant, a hand-over or a cancellatio
   auto guard = mutex.try_lock();
   write_request first{mutex}, second{mutex}, third{mutex};
   drain(*context);
-  SECTION("the first waiter was granted, and does not know it") {
+  SECTION("the first waiter was woken, and does not know it") {
+    guard.reset();
+  }
+  SECTION("the first waiter was handed the lock, and does not know it") {
+    test::pass_head(*context, mutex, guard);
     guard.reset();
   }
   SECTION("the aborted handler is not yet called") {
@@ -311,8 +346,8 @@ TEST_CASE("handlers on a strand of a dying context are destroyed, whichever of s
   auto guard = mutex->try_lock();
   write_request first{*mutex, *strand}, second{*mutex, *strand};
   drain(*context);
-  const bool granted = GENERATE(true, false);
-  if (granted) guard.reset();
+  if (GENERATE(false, true)) test::pass_head(*context, *mutex, guard);
+  if (GENERATE(true, false)) guard.reset();
   strand.reset();
   context.reset();
   CHECK(first.dropped());
@@ -339,6 +374,7 @@ TEST_CASE("waiters survive their context being stopped and restarted", "[lock][b
   auto guard = mutex.try_lock();
   write_request first{mutex};
   drain(context);
+  if (GENERATE(false, true)) test::pass_head(context, mutex, guard);
   context.stop();
   write_request second{mutex};
   guard.reset();

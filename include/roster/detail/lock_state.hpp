@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 ROSTER_BEGIN_NAMESPACE
@@ -19,10 +20,30 @@ class lock_state;
 
 enum class lock_mode : bool { shared, exclusive };
 
+class lock_waiter;
+
+/// A waiter on the way to its executor, where it takes the lock if it can. Destroyed on the way, it leaves the queue.
+class lock_awakening {
+ public:
+  lock_awakening(std::shared_ptr<lock_waiter> waiter, std::shared_ptr<lock_state> lock) noexcept
+      : waiter_(std::move(waiter)), lock_(std::move(lock)) {}
+  lock_awakening(lock_awakening&&) noexcept = default;
+  lock_awakening& operator=(lock_awakening&&) = delete;
+  inline ~lock_awakening();
+
+  inline void operator()();
+
+ private:
+  std::shared_ptr<lock_waiter> waiter_;
+  std::shared_ptr<lock_state> lock_;
+};
+
 /// A waiter in the queue of a lock.
 class lock_waiter : public queue_node<lock_waiter> {
  public:
-  explicit lock_waiter(lock_mode wanted) : mode(wanted) {}
+  /// One that competes is woken by a release, and takes the lock if it is still free when its executor gets to it. One that
+  /// does not is handed the lock by the release.
+  lock_waiter(lock_mode wanted, bool competing) : mode(wanted), competes(competing) {}
   lock_waiter(const lock_waiter&) = delete;
   lock_waiter& operator=(const lock_waiter&) = delete;
   virtual ~lock_waiter() = default;
@@ -30,7 +51,19 @@ class lock_waiter : public queue_node<lock_waiter> {
   /// Posts the handler: with a guard for `owner`, or with an error and no guard.
   virtual void complete(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) noexcept = 0;
 
+  /// Posts `arrival` to the handler's executor.
+  virtual void wake(lock_awakening arrival) noexcept = 0;
+
+  /// As `complete`, but calls the handler at once: an awakening has arrived.
+  virtual void arrive(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) = 0;
+
   const lock_mode mode;
+  const bool competes;
+
+ private:
+  friend class lock_state;
+  bool woken_ = false;                  // its awakening is on the way
+  std::optional<error_code> decision_;  // what was decided meanwhile
 };
 
 /// The reader/writer lock itself: one atomic word for whoever finds it free, a queue for everybody else.
@@ -45,7 +78,7 @@ class lock_waiter : public queue_node<lock_waiter> {
 ///     0                free, nobody waits
 ///     W                one writer               W with R > 0, or with a second W: never
 ///     R > 0            readers
-///     P > 0, F = 0     the head waits for a writer's release; or somebody is about to look at the queue
+///     P > 0, F = 0     the head waits for a writer's release, or is woken; or somebody is about to look at the queue
 ///     P > 0, F = 1     the head waits for W = R = 0 (a writer) or W = 0 (a reader)
 ///     P = 0, F = 1     only until the look that finds the queue empty clears F
 ///
@@ -84,6 +117,8 @@ class lock_state final : public closable {
   void unlock_shared() noexcept { released(word_.fetch_sub(reader, std::memory_order_acq_rel) - reader); }
   void unlock_exclusive() noexcept { released(word_.fetch_sub(writer, std::memory_order_acq_rel) - writer); }
 
+  void unlock(lock_mode mode) noexcept { mode == lock_mode::shared ? unlock_shared() : unlock_exclusive(); }
+
   void downgrade() noexcept {
     if (word_.fetch_add(reader - writer, std::memory_order_acq_rel) >= waiter) look();
   }
@@ -107,8 +142,9 @@ class lock_state final : public closable {
       if (!node->queued()) return;
       queue_.erase(*node);
       word_.fetch_sub(waiter, std::memory_order_acq_rel);
+      if (decide(*node, asio::error::operation_aborted)) node = nullptr;
     }
-    tell(std::move(node), asio::error::operation_aborted, nullptr);
+    if (node) tell(std::move(node), asio::error::operation_aborted, nullptr);
     look();  // those behind it may have been waiting only for it
   }
 
@@ -119,11 +155,24 @@ class lock_state final : public closable {
       std::lock_guard lock(mutex_);  // short:
       closed_ = true;
       word_.fetch_sub(waiter * queue_.size(), std::memory_order_acq_rel);
+      queue_.for_each([](lock_waiter& each) { decide(each, asio::error::operation_aborted); });
       waiters.take_all(queue_);
     }
     while (auto node = waiters.pop_front())
-      tell(std::move(node), asio::error::operation_aborted, nullptr);
+      if (!node->decision_) tell(std::move(node), asio::error::operation_aborted, nullptr);
     look();
+  }
+
+  /// An awakening has arrived: how the waiter completes, holding the lock if there is no error. Nothing if it was passed on its
+  /// way: then the gate is closed, and the next release hands it the lock.
+  std::optional<error_code> arrived(lock_waiter& node) noexcept {
+    std::unique_lock lock(mutex_);  // short:
+    node.woken_ = false;
+    if (!node.queued()) return node.decision_;
+    if (!take(node.mode, true)) return std::nullopt;
+    const auto self = queue_.erase(node);
+    grant(lock, false);
+    return error_code();
   }
 
   void context_closed() noexcept override {
@@ -141,7 +190,25 @@ class lock_state final : public closable {
 
   void released(std::uint64_t word) noexcept {
     if (!(word & (writer | readers)) && word >= waiter) [[unlikely]]
-      look();
+      pass_on();
+  }
+
+  /// Wakes the head, so that the lock is free until somebody can use it; hands it the lock where the gate is closed.
+  void pass_on() noexcept {
+    std::unique_lock lock(mutex_);  // short:
+    if (granting_ || queue_.empty() || !queue_.front().competes || (word_.load(std::memory_order_relaxed) & fair))
+      return grant(lock, true);
+    auto& head = queue_.front();
+    if (std::exchange(head.woken_, true)) return;  // it will look
+    auto self = queue_.share_front();
+    lock.unlock();
+    head.wake(lock_awakening(std::move(self), shared()));
+  }
+
+  /// Under the mutex, for a waiter that has left the queue: whether it learns when it arrives.
+  static bool decide(lock_waiter& node, error_code code) noexcept {
+    if (node.woken_) node.decision_ = code;
+    return node.woken_;
   }
 
   /// A holder, or a waiter, has left.
@@ -161,6 +228,7 @@ class lock_state final : public closable {
     }
     granting_ = true;
     while (auto granted = next_granted(std::exchange(released_, false))) {
+      if (decide(*granted, error_code())) continue;
       lock.unlock();
       tell(std::move(granted), error_code(), shared());
       lock.lock();  // short:
@@ -171,12 +239,15 @@ class lock_state final : public closable {
   /// Under the mutex.
   std::shared_ptr<lock_waiter> next_granted(bool released) noexcept {
     if (queue_.empty()) {
-      word_.fetch_and(~fair, std::memory_order_relaxed);  // publishes nothing: it only reopens the fast path
+      if (word_.load(std::memory_order_relaxed) & fair)
+        word_.fetch_and(~fair, std::memory_order_relaxed);  // publishes nothing: it only reopens the fast path
       return nullptr;
     }
-    const bool taken =
-        queue_.front().mode == lock_mode::exclusive ? take<writer, writer | readers>(released) : take<reader, writer>(released);
-    return taken ? queue_.pop_front() : nullptr;
+    return take(queue_.front().mode, released) ? queue_.pop_front() : nullptr;
+  }
+
+  bool take(lock_mode mode, bool released) noexcept {
+    return mode == lock_mode::exclusive ? take<writer, writer | readers>(released) : take<reader, writer>(released);
   }
 
   /// Turns one waiter into a holder if none of `Obstacles` is in the word. Else closes the gate if that is necessary: readers
@@ -201,6 +272,22 @@ class lock_state final : public closable {
   bool closed_ = false;    // the lock or its context is gone
   shared_queue<lock_waiter> queue_;
 };
+
+inline lock_awakening::~lock_awakening() {
+  if (!waiter_) return;
+  lock_->cancel(waiter_);
+  if (const auto code = lock_->arrived(*waiter_); !*code) lock_->unlock(waiter_->mode);
+}
+
+inline void lock_awakening::operator()() {
+  auto self = std::move(waiter_);
+  auto owner = std::move(lock_);
+  const auto code = owner->arrived(*self);
+  if (!code) return;
+  if (*code) owner = nullptr;
+  auto& arrived = *self;
+  arrived.arrive(std::move(self), *code, std::move(owner));
+}
 
 }  // namespace detail
 

@@ -21,7 +21,7 @@ template <typename Handler, lock_mode Mode>
 class pending_use final : public lock_waiter {
  public:
   pending_use(Handler&& handler, const asio::any_io_executor& fallback, std::function<void()> use)
-      : lock_waiter(Mode), use_(std::move(use)), pending_(std::move(handler), fallback) {}
+      : lock_waiter(Mode, false), use_(std::move(use)), pending_(std::move(handler), fallback) {}
 
   const Handler& handler() const noexcept { return pending_.handler(); }
 
@@ -29,6 +29,9 @@ class pending_use final : public lock_waiter {
     auto failure = code ? make_exception(code) : use(*owner);
     pending_.post(std::move(self), std::move(failure));
   }
+
+  void wake(lock_awakening) noexcept override {}
+  void arrive(std::shared_ptr<lock_waiter>, error_code, std::shared_ptr<lock_state>) override {}
 
  private:
   std::exception_ptr use(lock_state& owner) noexcept {
@@ -38,10 +41,7 @@ class pending_use final : public lock_waiter {
     } catch (...) {
       failure = std::current_exception();
     }
-    if constexpr (Mode == lock_mode::shared)
-      owner.unlock_shared();
-    else
-      owner.unlock_exclusive();
+    owner.unlock(Mode);
     return failure;
   }
 

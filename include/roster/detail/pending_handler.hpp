@@ -2,6 +2,7 @@
 
 #include <roster/detail/asio.hpp>
 
+#include <boost/asio/bind_allocator.hpp>
 #include <boost/asio/execution/allocator.hpp>
 #include <boost/asio/execution/bad_executor.hpp>
 #include <boost/asio/execution/blocking.hpp>
@@ -141,6 +142,23 @@ class pending_handler {
       post_in(memory_, *loop_, std::move(home));
     else
       asio::post(work, std::move(home));
+  }
+
+  /// Posts `function` to the handler's executor. Only one post may be under way. A failed allocation terminates.
+  template <typename Function>
+  void visit(Function function) noexcept {
+    if (loop_)
+      post_in(memory_, *loop_, std::move(function));
+    else
+      asio::post(work_, asio::bind_allocator(asio::get_associated_allocator(handler_), std::move(function)));
+  }
+
+  /// As `post`, but calls the handler at once: from a visit.
+  template <typename Node>
+  void call(std::shared_ptr<Node> node, Args... args) {
+    args_.emplace(std::move(args)...);
+    { [[maybe_unused]] const auto ended = std::move(work_); }
+    homecoming(std::shared_ptr<pending_handler>(std::move(node), this))();
   }
 
  private:

@@ -36,12 +36,7 @@ class [[nodiscard]] lock_guard {
   ///
   /// **Thread safety**: the guard itself is not to be shared, but any thread may release it.
   void unlock() noexcept {
-    if (auto state = std::move(state_)) {
-      if constexpr (Mode == lock_mode::shared)
-        state->unlock_shared();
-      else
-        state->unlock_exclusive();
-    }
+    if (auto state = std::move(state_)) state->unlock(Mode);
   }
 
   /// Turns exclusive into shared ownership without letting a writer in between; the readers at the head of the queue follow.
@@ -87,12 +82,18 @@ template <typename Handler, lock_mode Mode>
 class pending_lock final : public lock_waiter {
  public:
   pending_lock(Handler&& handler, const asio::any_io_executor& fallback)
-      : lock_waiter(Mode), pending_(std::move(handler), fallback) {}
+      : lock_waiter(Mode, true), pending_(std::move(handler), fallback) {}
 
   const Handler& handler() const noexcept { return pending_.handler(); }
 
   void complete(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) noexcept override {
     pending_.post(std::move(self), code, lock_guard<Mode>(std::move(owner)));
+  }
+
+  void wake(lock_awakening arrival) noexcept override { pending_.visit(std::move(arrival)); }
+
+  void arrive(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) override {
+    pending_.call(std::move(self), code, lock_guard<Mode>(std::move(owner)));
   }
 
  private:
@@ -104,12 +105,13 @@ class pending_lock final : public lock_waiter {
 /// A reader/writer lock for coroutines: waiting suspends the coroutine, never the thread.
 ///
 /// Taking or releasing a free lock is one atomic operation. Waiters queue in order of arrival; readers queued together are
-/// granted together. Nobody starves: the head of the queue can be passed only in the instant between a release and that
-/// release's look at the queue; once a look has found it passed, every newcomer, `try_lock` included, queues behind it.
-/// Ownership is handed to a waiter, who does not compete for it after waking. There is no recursion (a coroutine that locks
-/// twice waits for itself for ever), no upgrade from shared to exclusive, and no poisoning.
+/// granted together. A release wakes the head of the queue, who takes the lock when its executor gets to it; until then the
+/// lock is free for others to use. Nobody starves as long as executors run: a head that comes and finds the lock taken, or that
+/// waits behind readers, closes the gate to all newcomers, `try_lock` included, and the next release hands it the lock. There
+/// is no recursion (a coroutine that locks twice waits for itself for ever), no upgrade from shared to exclusive, and no
+/// poisoning.
 ///
-/// A release that somebody waits for posts that waiter's handler; when memory for that cannot be had, which an `io_context`
+/// A release that somebody waits for posts to that waiter's executor; when memory for that cannot be had, which an `io_context`
 /// does not ask for, the program terminates, since the lock could not be handed on.
 ///
 /// `Executor` is that of the coroutines that call `lock` and `lock_shared`; the other members serve everybody.
