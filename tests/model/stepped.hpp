@@ -9,6 +9,7 @@
 #include <roster/detail/closing_service.hpp>
 #include <roster/detail/pending_handler.hpp>
 #include <roster/detail/shared_queue.hpp>
+#include <roster/detail/yield_until.hpp>
 #include <roster/error.hpp>
 #include <roster/exec/call_options.hpp>
 
@@ -99,16 +100,20 @@ class stepped_mutex {
 /// Wakes whom it must; no spurious wake-ups, which could only hide that one is lost.
 class stepped_condition_variable {
  public:
+  template <typename Lock>
+  void wait(Lock& lock) {
+    point();  // what is done now by somebody who does not hold the mutex goes unseen
+    bool woken = false;
+    sleepers_.push_back(&woken);
+    lock.unlock();
+    await([&woken] { return woken; });
+    lock.lock();
+  }
+
   template <typename Lock, typename Predicate>
   void wait(Lock& lock, Predicate done) {
-    while (!done()) {
-      point();  // what is done now by somebody who does not hold the mutex goes unseen
-      bool woken = false;
-      sleepers_.push_back(&woken);
-      lock.unlock();
-      await([&woken] { return woken; });
-      lock.lock();
-    }
+    while (!done())
+      wait(lock);
   }
 
   void notify_one() {
@@ -141,6 +146,15 @@ using test::model::stepped_condition_variable;
 using test::model::stepped_mutex;
 }  // namespace std
 
+namespace roster::detail {
+/// One look stands for many.
+template <typename Predicate>
+bool look_once(int, Predicate done) {
+  return done();
+}
+}  // namespace roster::detail
+
+#define yield_until look_once
 #define atomic stepped_atomic
 #define mutex stepped_mutex
 #define condition_variable stepped_condition_variable
@@ -148,6 +162,7 @@ using test::model::stepped_mutex;
 #include <roster/detail/channel.hpp>
 #include <roster/detail/lock_state.hpp>
 #include <roster/detail/task_queue.hpp>  // and with it run_context.hpp
+#undef yield_until
 #undef atomic
 #undef mutex
 #undef condition_variable

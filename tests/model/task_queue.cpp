@@ -146,7 +146,7 @@ TEST_CASE("Under every schedule two threads take all work, in order", "[model][p
 }
 
 TEST_CASE("Under every schedule no more is accepted than there is room for, and no less", "[model][pool]") {
-  test::model::explore("three try_pushes, room for two", 3, [](explorer& stage) {
+  test::model::explore("three try_pushes, room for two", 2, [](explorer& stage) {
     auto s = make_scene(stage, 1, 1);
     auto refused = std::make_shared<int>(0);
     auto attempt = [s, refused](const std::shared_ptr<scene::work>& one) {
@@ -204,7 +204,7 @@ TEST_CASE("Under every schedule a cancelled call is removed or runs, and lets th
 }
 
 TEST_CASE("Under every schedule a pool that stops leaves nobody waiting, and comes to rest", "[model][pool]") {
-  test::model::explore("a stop", 3, [](explorer& stage) {
+  test::model::explore("a stop", 2, [](explorer& stage) {
     auto s = make_scene(stage, 1, 1);
     auto first = s->make();
     auto second = s->make();

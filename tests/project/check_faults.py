@@ -43,13 +43,13 @@ FAULTS = [
           "sync/shared_mutex_cancel.cpp", "[b1]"),
     Fault("a waiter is resumed inside the release",
           "detail/pending_handler.hpp",
-          "asio::require(loop.get_executor(), asio::execution::blocking.never)",
-          "asio::require(loop.get_executor(), asio::execution::blocking.possibly)",
+          "asio::require(executor, asio::execution::blocking.never)",
+          "asio::require(executor, asio::execution::blocking.possibly)",
           "sync/shared_mutex.cpp", "[b3]"),
     Fault("a waiter that does not live on a loop is resumed inside the release",
           "detail/pending_handler.hpp",
-          "asio::post(work, std::move(home))",
-          "asio::dispatch(work, std::move(home))",
+          "asio::post(*std::get_if<2>(&home), std::move(function))",
+          "asio::dispatch(*std::get_if<2>(&home), std::move(function))",
           "sync/shared_mutex.cpp", "[b3]"),
     Fault("a release that comes while another grants is forgotten",
           "detail/lock_state.hpp",
@@ -162,8 +162,8 @@ FAULTS = [
           "model/task_queue.cpp", "[pool]"),
     Fault("a push wakes a thread only when the queue was empty",
           "detail/task_queue.hpp",
-          "wake = idle_ > 0;",
-          "wake = idle_ > 0 && queue_.size() == 1;",
+          "wake = idle_ > woken_;",
+          "wake = idle_ > woken_ && queue_.size() == 1;",
           "model/task_queue.cpp", "[pool]"),
     Fault("a call that runs can be taken back",
           "detail/task_queue.hpp",
@@ -177,27 +177,27 @@ FAULTS = [
           "model/task_queue.cpp", "[pool]"),
     Fault("a thread counts as busy when its caller knows that the call is over",
           "detail/task_queue.hpp",
-          "      running_.erase(*work);  // before the caller hears of it, who may rely on there being room now\n"
-          "      shared_queue<rest_waiter> told;\n"
-          "      if (running_.empty() && last_rites_.empty()) told.take_all(resting_);\n"
-          "      lock.unlock();\n"
-          "      auto& done = *work;\n"
-          "      done.deliver(std::move(work));\n",
-          "      shared_queue<rest_waiter> told;\n"
-          "      lock.unlock();\n"
-          "      work->deliver(work);\n"
-          "      lock.lock();\n"
-          "      running_.erase(*work);\n"
-          "      if (running_.empty() && last_rites_.empty()) told.take_all(resting_);\n"
-          "      lock.unlock();\n",
+          "      ended.deliver(std::move(done));\n",
+          "      {\n"
+          "        std::lock_guard lock(mutex_);\n"
+          "        running_.push_back(done);\n"
+          "      }\n"
+          "      ended.deliver(std::shared_ptr<task>(done));\n"
+          "      {\n"
+          "        std::lock_guard lock(mutex_);\n"
+          "        running_.erase(*done);\n"
+          "      }\n",
           "model/task_queue.cpp", "[pool]"),
-
-    # exec/stream
     Fault("a reader parks without looking again",
           "detail/channel.hpp",
           "if (count(word) > 0 || (word & (ended | gone)))",
           "if (word & gone)",
           "model/channel.cpp", "[stream]"),
+    Fault("a thread that was woken in vain counts as woken for ever",
+          "detail/task_queue.hpp",
+          "if (woken_ > 0) --woken_;",
+          "",
+          "model/task_queue.cpp", "[pool]"),
     Fault("a producer is woken without the mutex",
           "detail/channel.hpp",
           "    { std::lock_guard lock(mutex_); }  // short:\n",

@@ -161,7 +161,7 @@ auto async_call(std::shared_ptr<task_queue> queue, asio::any_io_executor fallbac
                            std::optional<call_options::time_point> until, entry door, Work what) {
         using node_type = call_task<std::decay_t<Handler>, Work, Policy, WrapOutcome>;
         auto node = make_node<node_type>(std::forward<Handler>(handler), home, until, std::move(what));
-        connect_cancellation(asio::get_associated_cancellation_slot(node->handler()), target, std::shared_ptr<task>(node));
+        connect_cancellation<task>(asio::get_associated_cancellation_slot(node->handler()), target, node);
         if (door == entry::wait_for_room)
           target->push(std::move(node));
         else if (door == entry::only_if_room)
@@ -185,8 +185,13 @@ asio::awaitable<R> unwrap(asio::awaitable<outcome<R>> operation) {
 template <on_cancel Policy, typename Work>
 auto call(std::shared_ptr<task_queue> queue, std::optional<call_options::time_point> deadline, entry how, Work work) {
   using result_type = result_of<std::invoke_result_t<Work&, run_context&>>;
-  return unwrap<result_type>(
-      async_call<Policy, true>(std::move(queue), asio::any_io_executor(), deadline, how, std::move(work), asio::use_awaitable));
+  constexpr bool wrap = !std::is_void_v<result_type> && !std::is_nothrow_default_constructible_v<result_type>;
+  auto operation =
+      async_call<Policy, wrap>(std::move(queue), asio::any_io_executor(), deadline, how, std::move(work), asio::use_awaitable);
+  if constexpr (wrap)
+    return unwrap(std::move(operation));
+  else
+    return operation;
 }
 
 }  // namespace detail

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <roster/detail/asio.hpp>
+#include <roster/detail/yield_until.hpp>
 #include <roster/error.hpp>
 #include <roster/exec/run_context.hpp>
 
@@ -170,12 +171,15 @@ class channel final : public stop_listener {
   }
 
   std::uint64_t wait_for_room() {
+    std::uint64_t word = 0;
+    const auto may_go_on = [&] {
+      word = word_.load(std::memory_order_acquire);
+      return count(word) <= capacity_ / 2 || (word & (gone | evicted));
+    };
+    if (yield_until(64, may_go_on)) return word;
     std::unique_lock lock(mutex_);  // blocks: the engine's thread
     word_.fetch_or(writing, std::memory_order_acq_rel);
-    room_.wait(lock, [this] {  // blocks: the engine's thread
-      const auto word = word_.load(std::memory_order_acquire);
-      return count(word) <= capacity_ / 2 || (word & (gone | evicted));
-    });
+    room_.wait(lock, may_go_on);  // blocks: the engine's thread
     return word_.fetch_and(~writing, std::memory_order_acq_rel);
   }
 

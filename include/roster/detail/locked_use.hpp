@@ -59,7 +59,7 @@ auto async_use(std::shared_ptr<lock_state> lock, std::function<void()> use, Toke
       []<typename Handler>(Handler&& handler, std::shared_ptr<lock_state> state, std::function<void()> what) {
         using node_type = pending_use<std::decay_t<Handler>, Mode>;
         auto node = make_node<node_type>(std::forward<Handler>(handler), state->executor(), std::move(what));
-        connect_cancellation(asio::get_associated_cancellation_slot(node->handler()), state, node);
+        connect_cancellation<lock_waiter>(asio::get_associated_cancellation_slot(node->handler()), state, node);
         state->enqueue(std::move(node));
       },
       token, std::move(lock), std::move(use));

@@ -18,6 +18,7 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <variant>
 
 ROSTER_BEGIN_NAMESPACE
 
@@ -106,11 +107,10 @@ asio::io_context* loop_behind(const Executor&) noexcept {
   return nullptr;
 }
 
-/// Posts a function to a loop in the memory that is there for it. `Loop` is `asio::io_context`; a parameter, so that those who
-/// post nothing do not compile this.
-template <typename Loop, typename Function>
-void post_in(homecoming_memory& memory, Loop& loop, Function function) {
-  const auto never_inline = asio::require(loop.get_executor(), asio::execution::blocking.never);
+/// Posts a function to a loop in the memory that is there for it.
+template <typename LoopExecutor, typename Function>
+void post_in(homecoming_memory& memory, const LoopExecutor& executor, Function function) {
+  const auto never_inline = asio::require(executor, asio::execution::blocking.never);
   asio::require(never_inline, asio::execution::allocator(homecoming_allocator<std::byte>(memory))).execute(std::move(function));
 }
 
@@ -136,36 +136,45 @@ class pending_handler {
   template <typename Node>
   void post(std::shared_ptr<Node> node, Args... args) noexcept {
     args_.emplace(std::move(args)...);
-    auto work = std::move(work_);
-    homecoming home(std::shared_ptr<pending_handler>(std::move(node), this));
-    if (loop_)
-      post_in(memory_, *loop_, std::move(home));
-    else
-      asio::post(work, std::move(home));
+    const auto home = std::move(home_);
+    post_to(home, homecoming(std::shared_ptr<pending_handler>(std::move(node), this)));
   }
 
   /// Posts `function` to the handler's executor. Only one post may be under way. A failed allocation terminates.
   template <typename Function>
   void visit(Function function) noexcept {
-    if (loop_)
-      post_in(memory_, *loop_, std::move(function));
-    else
-      asio::post(work_, asio::bind_allocator(asio::get_associated_allocator(handler_), std::move(function)));
+    post_to(home_, asio::bind_allocator(asio::get_associated_allocator(handler_), std::move(function)));
   }
 
   /// As `post`, but calls the handler at once: from a visit.
   template <typename Node>
   void call(std::shared_ptr<Node> node, Args... args) {
     args_.emplace(std::move(args)...);
-    { [[maybe_unused]] const auto ended = std::move(work_); }
+    { [[maybe_unused]] const auto home = std::move(home_); }
     homecoming(std::shared_ptr<pending_handler>(std::move(node), this))();
   }
 
  private:
-  pending_handler(Handler&& handler, const executor_type& home, int)
-      : handler_(std::move(handler)), work_(track(home)), loop_(loop_behind(home)) {}
+  using tracked_loop = decltype(asio::require(std::declval<const asio::io_context::executor_type&>(),
+                                              asio::execution::outstanding_work.tracked));
+  using tracked_executor =
+      std::decay_t<decltype(asio::prefer(std::declval<const executor_type&>(), asio::execution::outstanding_work.tracked))>;
+  using tracked_home = std::variant<std::monostate, tracked_loop, tracked_executor>;  // by index: the two may be one type
 
-  static auto track(const executor_type& executor) { return asio::prefer(executor, asio::execution::outstanding_work.tracked); }
+  pending_handler(Handler&& handler, const executor_type& home, int) : handler_(std::move(handler)) {
+    if (auto* loop = loop_behind(home))
+      home_.template emplace<1>(asio::require(loop->get_executor(), asio::execution::outstanding_work.tracked));
+    else
+      home_.template emplace<2>(asio::prefer(home, asio::execution::outstanding_work.tracked));
+  }
+
+  template <typename Function>
+  void post_to(const tracked_home& home, Function function) {
+    if (const auto* loop = std::get_if<1>(&home))
+      post_in(memory_, *loop, std::move(function));
+    else
+      asio::post(*std::get_if<2>(&home), std::move(function));
+  }
 
   /// A handler with its arguments, on its way home. Destroyed uncalled, it releases what the arguments own.
   class homecoming {
@@ -196,8 +205,7 @@ class pending_handler {
   };
 
   Handler handler_;
-  std::decay_t<decltype(track(std::declval<const executor_type&>()))> work_;
-  asio::io_context* loop_;
+  tracked_home home_;
   std::optional<std::tuple<Args...>> args_;
   homecoming_memory memory_;
 };
@@ -222,16 +230,18 @@ std::shared_ptr<Node> make_node(Handler&& handler, Args&&... args) {
 }
 
 /// Calls `state->cancel(node)` when the handler's cancellation slot is emitted, as long as both still exist.
-template <typename State, typename Node>
+/// `Waiter` is what the state knows the node as.
+template <typename Waiter, typename State, typename Node>
 void connect_cancellation(asio::cancellation_slot slot, const std::shared_ptr<State>& state,
                           const std::shared_ptr<Node>& node) {
   if (!slot.is_connected()) return;
-  slot.assign([weak_state = std::weak_ptr<State>(state), weak_node = std::weak_ptr<Node>(node)](asio::cancellation_type type) {
-    if (type == asio::cancellation_type::none) return;
-    auto live_state = weak_state.lock();
-    auto live_node = weak_node.lock();
-    if (live_state && live_node) live_state->cancel(std::move(live_node));
-  });
+  slot.assign(
+      [weak_state = std::weak_ptr<State>(state), weak_node = std::weak_ptr<Waiter>(node)](asio::cancellation_type type) {
+        if (type == asio::cancellation_type::none) return;
+        auto live_state = weak_state.lock();
+        auto live_node = weak_node.lock();
+        if (live_state && live_node) live_state->cancel(std::move(live_node));
+      });
 }
 
 }  // namespace detail

@@ -3,9 +3,11 @@
 #include <roster/detail/asio.hpp>
 #include <roster/detail/pending_handler.hpp>
 #include <roster/detail/shared_queue.hpp>
+#include <roster/detail/yield_until.hpp>
 #include <roster/exec/run_context.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <limits>
@@ -155,29 +157,22 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   /// What a thread of the queue does until `close`.
   void serve() noexcept {
     served_ = this;
-    std::unique_lock lock(mutex_);  // blocks: a pool or worker thread
-    for (;;) {
-      ++idle_;
-      // blocks: a pool or worker thread
-      wake_.wait(lock, [this] { return closed_ || !last_rites_.empty() || !queue_.empty(); });
-      --idle_;
-      auto work = last_rites_.pop_front();
-      if (!work) work = queue_.pop_front();
-      if (!work) break;
-      work->started = true;
-      running_.push_back(work);
-      lock.unlock();
+    auto* work = wait_for_task();
+    while (work) {
       work->execute();
-      lock.lock();
-      running_.erase(*work);  // before the caller hears of it, who may rely on there being room now
+      std::shared_ptr<task> done;
       shared_queue<rest_waiter> told;
-      if (running_.empty() && last_rites_.empty()) told.take_all(resting_);
-      lock.unlock();
-      auto& done = *work;
-      done.deliver(std::move(work));
+      {
+        std::lock_guard lock(mutex_);  // short:
+        done = running_.erase(*work);  // before the caller hears of it, who may rely on there being room now
+        work = start_next();
+        if (running_.empty() && last_rites_.empty()) told.take_all(resting_);
+      }
+      auto& ended = *done;
+      ended.deliver(std::move(done));
       while (auto waiter = told.pop_front())
         tell(std::move(waiter), error_code());
-      lock.lock();
+      if (!work) work = wait_for_task();
     }
     served_ = nullptr;
   }
@@ -185,6 +180,30 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
  private:
   // How many of the listed tasks count as queued: those an idle thread is about to take, and `limit_` more.
   std::size_t room() const noexcept { return threads_ - running_.size() + limit_; }
+
+  /// Null after `close`.
+  task* wait_for_task() noexcept {
+    yield_until(4, [this] { return has_tasks_.load(std::memory_order_relaxed); });  // a guess: the mutex decides
+    std::unique_lock lock(mutex_);                                                  // blocks: a pool or worker thread
+    while (!closed_ && last_rites_.empty() && queue_.empty()) {
+      ++idle_;
+      wake_.wait(lock);  // blocks: a pool or worker thread
+      --idle_;
+      if (woken_ > 0) --woken_;
+    }
+    return start_next();
+  }
+
+  /// Under the mutex.
+  task* start_next() noexcept {
+    auto& from = last_rites_.empty() ? queue_ : last_rites_;
+    if (from.empty()) return nullptr;
+    auto& next = from.front();
+    next.started = true;
+    running_.push_back(from.pop_front());
+    has_tasks_.store(!queue_.empty(), std::memory_order_relaxed);
+    return &next;
+  }
 
   void enter(std::shared_ptr<task> work, bool only_if_room) noexcept {
     bool wake = false;
@@ -195,7 +214,9 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
         refusal = errc::queue_full;
       } else if (!stopped_) {
         queue_.push_back(std::move(work));
-        wake = idle_ > 0;
+        has_tasks_.store(true, std::memory_order_relaxed);
+        wake = idle_ > woken_;
+        woken_ += wake;
       }
     }
     if (work)
@@ -220,7 +241,9 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   const std::size_t limit_;
   mutable std::mutex mutex_;
   std::condition_variable wake_;  // blocks: a pool or worker thread
-  std::size_t idle_ = 0;
+  std::size_t idle_ = 0;          // threads that wait
+  std::size_t woken_ = 0;         // those of them that were notified
+  std::atomic<bool> has_tasks_{false};
   bool stopped_ = false;
   bool closed_ = false;
   shared_queue<task> queue_;

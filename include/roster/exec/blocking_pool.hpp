@@ -34,8 +34,7 @@ auto async_rest(std::shared_ptr<task_queue> queue, asio::any_io_executor fallbac
   return asio::async_initiate<Token, void(error_code)>(
       []<typename Handler>(Handler&& handler, std::shared_ptr<task_queue> target, asio::any_io_executor home) {
         auto node = make_node<pending_rest<std::decay_t<Handler>>>(std::forward<Handler>(handler), home);
-        connect_cancellation(asio::get_associated_cancellation_slot(node->handler()), target,
-                             std::shared_ptr<rest_waiter>(node));
+        connect_cancellation<rest_waiter>(asio::get_associated_cancellation_slot(node->handler()), target, node);
         target->notify_at_rest(std::move(node));
       },
       token, std::move(queue), std::move(fallback));

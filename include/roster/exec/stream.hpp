@@ -163,8 +163,8 @@ class [[nodiscard]] stream {
           if (from->try_next(failure, chunk))
             return detail::complete_immediately(std::forward<Handler>(handler), home, std::move(failure), std::move(chunk));
           auto node = detail::make_node<pending_chunk<std::decay_t<Handler>>>(std::forward<Handler>(handler), home);
-          detail::connect_cancellation(asio::get_associated_cancellation_slot(node->handler()), from,
-                                       std::shared_ptr<detail::channel_reader<Chunk>>(node));
+          const auto slot = asio::get_associated_cancellation_slot(node->handler());
+          detail::connect_cancellation<detail::channel_reader<Chunk>>(slot, from, node);
           from->park(std::move(node));
         },
         token, std::move(source), std::move(fallback));

@@ -144,7 +144,7 @@ class async_once_cell {
           auto node = detail::make_node<pending_value<std::decay_t<Handler>>>(std::forward<Handler>(handler), self->executor(),
                                                                               std::move(own_flight));
           const auto slot = asio::get_associated_cancellation_slot(node->handler());
-          detail::connect_cancellation(slot, self, node);
+          detail::connect_cancellation<detail::cell_waiter<stored_type>>(slot, self, node);
           self->join(std::move(node), slot);
         },
         token, std::move(state), std::move(own));

@@ -255,7 +255,8 @@ class basic_async_semaphore {
           }
           auto node =
               detail::make_node<pending_permit<std::decay_t<Handler>>>(std::forward<Handler>(handler), self->executor());
-          detail::connect_cancellation(asio::get_associated_cancellation_slot(node->handler()), self, node);
+          const auto slot = asio::get_associated_cancellation_slot(node->handler());
+          detail::connect_cancellation<detail::semaphore_waiter>(slot, self, node);
           self->enqueue(std::move(node));
         },
         token, std::move(state));

@@ -205,7 +205,8 @@ class basic_async_shared_mutex {
                                                 std::move(guard));
           }
           auto node = detail::make_node<node_type>(std::forward<Handler>(handler), self->executor());
-          detail::connect_cancellation(asio::get_associated_cancellation_slot(node->handler()), self, node);
+          const auto slot = asio::get_associated_cancellation_slot(node->handler());
+          detail::connect_cancellation<detail::lock_waiter>(slot, self, node);
           self->enqueue(std::move(node));
         },
         token, std::move(state));
