@@ -2,6 +2,10 @@
 
 #include "measure.hpp"
 
+#include <boost/asio/detached.hpp>
+
+#include <atomic>
+
 namespace bench {
 namespace {
 
@@ -9,9 +13,11 @@ asio::awaitable<std::uint64_t> seventeen() {
   co_return 17;
 }
 
-asio::awaitable<double> ready(std::size_t times) {
-  roster::async_once_cell<std::uint64_t> cell{co_await asio::this_coro::executor};
-  co_await cell.get_or_init(seventeen);
+double cell_ready(std::size_t times) {
+  asio::io_context loop(1);
+  roster::async_once_cell<std::uint64_t> cell(loop);
+  asio::co_spawn(loop, cell.get_or_init(seventeen), asio::detached);
+  loop.run();
   slices watch(times);
   while (watch.next())
     for (std::size_t i = 0; i < times; ++i) {
@@ -19,14 +25,24 @@ asio::awaitable<double> ready(std::size_t times) {
       const auto* value = cell.try_get();
       keep(*value);
     }
-  co_return watch.result();
+  return watch.result();
 }
 
-double cell_ready(std::size_t times) {
-  return on_loop(ready(times));
+/// What everybody who waits for a value has to look at.
+double pointer(std::size_t times) {
+  const std::uint64_t seventeen = 17;
+  const std::atomic<const std::uint64_t*> ready{&seventeen};
+  slices watch(times);
+  while (watch.next())
+    for (std::size_t i = 0; i < times; ++i) {
+      keep(ready);
+      const auto* value = ready.load(std::memory_order_acquire);
+      keep(*value);
+    }
+  return watch.result();
 }
 
-const measured measurements[] = {{"cell_ready", cell_ready, 2'000'000}};
+const measured measurements[] = {{"cell_ready", cell_ready, 2'000'000}, {"pointer", pointer, 2'000'000}};
 
 }  // namespace
 }  // namespace bench

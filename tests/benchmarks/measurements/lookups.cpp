@@ -4,6 +4,7 @@
 
 #include <boost/unordered/unordered_flat_map.hpp>
 
+#include <atomic>
 #include <barrier>
 #include <functional>
 #include <memory>
@@ -151,21 +152,83 @@ double shared_mutex_on_two_threads(std::size_t entries) {
   return (results[0] + results[1]) / 2;
 }
 
+using bare_models = boost::unordered_flat_map<std::string, model_ptr, roster::detail::key_hash, std::equal_to<>>;
+
+bare_models make_bare(const std::vector<std::string>& keys) {
+  bare_models models;
+  for (const auto& key : keys)
+    models.emplace(key, std::make_shared<nothing::model>());
+  return models;
+}
+
+model_ptr find(const bare_models& models, std::string_view key) {
+  const auto found = models.find(key);
+  return found != models.end() ? found->second : nullptr;
+}
+
 /// What is left when nobody may change the map.
 double bare_map(std::size_t entries) {
   const auto keys = make_keys(entries);
   const auto order = make_order(keys);
-  boost::unordered_flat_map<std::string, model_ptr, roster::detail::key_hash, std::equal_to<>> models;
-  for (const auto& key : keys)
-    models.emplace(key, std::make_shared<nothing::model>());
+  const auto models = make_bare(keys);
+  slices watch(order.size());
+  while (watch.next())
+    for (const auto key : order) {
+      const auto found = find(models, key);
+      keep(found);
+    }
+  return watch.result();
+}
+
+/// The least that a lock could do which knows its readers by their number: count them in and out, and never look.
+class counted_map {
+ public:
+  explicit counted_map(const std::vector<std::string>& keys) : models_(make_bare(keys)) {}
+
+  model_ptr find(std::string_view key) {
+    readers_.fetch_add(1, std::memory_order_acquire);
+    auto found = bench::find(models_, key);
+    readers_.fetch_sub(1, std::memory_order_release);
+    return found;
+  }
+
+  asio::awaitable<model_ptr> get(std::string_view key) { return ready(find(key)); }
+
+ private:
+  static asio::awaitable<model_ptr> ready(model_ptr found) { co_return found; }
+
+  bare_models models_;
+  std::atomic<std::uint64_t> readers_{0};
+};
+
+double counted(std::size_t entries) {
+  const auto keys = make_keys(entries);
+  const auto order = make_order(keys);
+  counted_map models(keys);
   slices watch(order.size());
   while (watch.next())
     for (const auto key : order) {
       const auto found = models.find(key);
-      const model_ptr copy = found != models.end() ? found->second : nullptr;
-      keep(copy);
+      keep(found);
     }
   return watch.result();
+}
+
+asio::awaitable<double> counted_in_loop(std::size_t entries) {
+  const auto keys = make_keys(entries);
+  const auto order = make_order(keys);
+  counted_map models(keys);
+  slices watch(order.size());
+  while (watch.next())
+    for (const auto key : order) {
+      const auto found = co_await models.get(key);
+      keep(found);
+    }
+  co_return watch.result();
+}
+
+double counted_get(std::size_t entries) {
+  return on_loop(counted_in_loop(entries));
 }
 
 const measured measurements[] = {
@@ -175,6 +238,8 @@ const measured measurements[] = {
     {"shared_mutex", shared_mutex, 64},
     {"shared_mutex_on_two_threads", shared_mutex_on_two_threads, 64},
     {"bare_map", bare_map, 64},
+    {"counted", counted, 64},
+    {"counted_get", counted_get, 64},
 };
 
 }  // namespace
