@@ -94,7 +94,7 @@ class scene {
 
   void release(lock_mode mode) {
     mode == exclusive ? --writers_ : --readers_;
-    mode == exclusive ? lock->unlock_exclusive() : lock->unlock_shared();
+    lock->unlock(mode);
   }
 
   void downgrade() {
@@ -121,7 +121,7 @@ class scene {
     for (const auto& one : requests_)
       ensure(one->done() || !one->began, "everybody is told");
     ensure(lock->try_lock(exclusive), "nobody holds the lock, and nobody waits");
-    lock->unlock_exclusive();
+    lock->unlock(exclusive);
   }
 
   std::optional<test::model::loop> home{std::in_place};     // where waiters are called

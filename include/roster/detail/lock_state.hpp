@@ -114,10 +114,15 @@ class lock_state final : public closable {
     return false;
   }
 
-  void unlock_shared() noexcept { released(word_.fetch_sub(reader, std::memory_order_acq_rel) - reader); }
-  void unlock_exclusive() noexcept { released(word_.fetch_sub(writer, std::memory_order_acq_rel) - writer); }
+  void unlock(lock_mode mode) noexcept { unlock(mode, nullptr); }
 
-  void unlock(lock_mode mode) noexcept { mode == lock_mode::shared ? unlock_shared() : unlock_exclusive(); }
+  /// The same, for an owner who has no further use for its reference.
+  void unlock(lock_mode mode, std::shared_ptr<lock_state> owner) noexcept {
+    const auto hold = mode == lock_mode::shared ? reader : writer;
+    const auto word = word_.fetch_sub(hold, std::memory_order_acq_rel) - hold;
+    if (!(word & (writer | readers)) && word >= waiter) [[unlikely]]
+      pass_on(std::move(owner));
+  }
 
   void downgrade() noexcept {
     if (word_.fetch_add(reader - writer, std::memory_order_acq_rel) >= waiter) look();
@@ -171,7 +176,7 @@ class lock_state final : public closable {
     if (!node.queued()) return node.decision_;
     if (!take(node.mode, true)) return std::nullopt;
     const auto self = queue_.erase(node);
-    grant(lock, false);
+    if (node.mode == lock_mode::shared) grant(lock, false);  // other readers
     return error_code();
   }
 
@@ -188,13 +193,8 @@ class lock_state final : public closable {
 
   std::shared_ptr<lock_state> shared() { return std::static_pointer_cast<lock_state>(shared_from_this()); }
 
-  void released(std::uint64_t word) noexcept {
-    if (!(word & (writer | readers)) && word >= waiter) [[unlikely]]
-      pass_on();
-  }
-
   /// Wakes the head, so that the lock is free until somebody can use it; hands it the lock where the gate is closed.
-  void pass_on() noexcept {
+  void pass_on(std::shared_ptr<lock_state> owner) noexcept {
     std::unique_lock lock(mutex_);  // short:
     if (granting_ || queue_.empty() || !queue_.front().competes || (word_.load(std::memory_order_relaxed) & fair))
       return grant(lock, true);
@@ -202,7 +202,7 @@ class lock_state final : public closable {
     if (std::exchange(head.woken_, true)) return;  // it will look
     auto self = queue_.share_front();
     lock.unlock();
-    head.wake(lock_awakening(std::move(self), shared()));
+    head.wake(lock_awakening(std::move(self), owner ? std::move(owner) : shared()));
   }
 
   /// Under the mutex, for a waiter that has left the queue: whether it learns when it arrives.

@@ -18,7 +18,6 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
-#include <variant>
 
 ROSTER_BEGIN_NAMESPACE
 
@@ -159,21 +158,24 @@ class pending_handler {
                                               asio::execution::outstanding_work.tracked));
   using tracked_executor =
       std::decay_t<decltype(asio::prefer(std::declval<const executor_type&>(), asio::execution::outstanding_work.tracked))>;
-  using tracked_home = std::variant<std::monostate, tracked_loop, tracked_executor>;  // by index: the two may be one type
+  struct tracked_home {
+    std::optional<tracked_loop> loop;
+    std::optional<tracked_executor> other;
+  };
 
   pending_handler(Handler&& handler, const executor_type& home, int) : handler_(std::move(handler)) {
     if (auto* loop = loop_behind(home))
-      home_.template emplace<1>(asio::require(loop->get_executor(), asio::execution::outstanding_work.tracked));
+      home_.loop.emplace(asio::require(loop->get_executor(), asio::execution::outstanding_work.tracked));
     else
-      home_.template emplace<2>(asio::prefer(home, asio::execution::outstanding_work.tracked));
+      home_.other.emplace(asio::prefer(home, asio::execution::outstanding_work.tracked));
   }
 
   template <typename Function>
   void post_to(const tracked_home& home, Function function) {
-    if (const auto* loop = std::get_if<1>(&home))
-      post_in(memory_, *loop, std::move(function));
+    if (home.loop)
+      post_in(memory_, *home.loop, std::move(function));
     else
-      asio::post(*std::get_if<2>(&home), std::move(function));
+      asio::post(*home.other, std::move(function));
   }
 
   /// A handler with its arguments, on its way home. Destroyed uncalled, it releases what the arguments own.

@@ -36,7 +36,7 @@ class [[nodiscard]] lock_guard {
   ///
   /// **Thread safety**: the guard itself is not to be shared, but any thread may release it.
   void unlock() noexcept {
-    if (auto state = std::move(state_)) state->unlock(Mode);
+    if (auto* state = state_.get()) state->unlock(Mode, std::move(state_));
   }
 
   /// Turns exclusive into shared ownership without letting a writer in between; the readers at the head of the queue follow.
@@ -69,7 +69,7 @@ class brief_shared_lock {
   brief_shared_lock(const brief_shared_lock&) = delete;
   brief_shared_lock& operator=(const brief_shared_lock&) = delete;
   ~brief_shared_lock() {
-    if (state_) state_->unlock_shared();
+    if (state_) state_->unlock(lock_mode::shared);
   }
 
   explicit operator bool() const noexcept { return state_ != nullptr; }
