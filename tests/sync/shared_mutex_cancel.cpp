@@ -136,6 +136,34 @@ TEST_CASE("a waiter that was woken can leave before it comes, and the next one g
   CHECK(second.holds());
 }
 
+TEST_CASE("a waiter on its way does not hold the lock, whoever leaves the queue behind it", "[lock][b1]") {
+  asio::io_context context;
+  async_shared_mutex mutex{context};
+  auto holder = mutex.try_lock();
+  write_request woken{mutex}, behind{mutex};
+  drain(context);
+  holder.reset();
+  behind.cancel();
+  CHECK(mutex.try_lock());
+  drain(context);
+  CHECK(behind.aborted());
+  CHECK(woken.holds());
+}
+
+TEST_CASE("cancelling a waiter while a writer holds the lock leaves the gate open", "[lock][b1]") {
+  asio::io_context context;
+  async_shared_mutex mutex{context};
+  auto holder = mutex.try_lock();
+  write_request first{mutex}, second{mutex};
+  drain(context);
+  second.cancel();
+  drain(context);
+  holder.reset();
+  CHECK(mutex.try_lock());
+  drain(context);
+  CHECK(first.holds());
+}
+
 TEST_CASE("a cancellation right after the call, before its executor ran anything, removes the waiter there and then",
           "[lock][b1]") {
   asio::io_context context;

@@ -4,6 +4,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/sync/lock_request.hpp"
 
+#include <boost/asio/bind_allocator.hpp>
 #include <boost/asio/deferred.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/execution/bad_executor.hpp>
@@ -303,6 +304,36 @@ TEST_CASE("a waiter whose context dies while it is on its way leaves the queue",
   guard.reset();
   drain(context);
   CHECK(next.holds());
+}
+
+TEST_CASE("the memory of a waiter is returned before its handler, which may own it, is destroyed uncalled", "[lock][b5]") {
+  auto counts = std::make_shared<test::allocation_counts>();
+  std::optional<std::size_t> live_at_the_end;
+  auto context = std::make_unique<asio::io_context>();
+  std::optional<async_shared_mutex> mutex(*context);
+  auto guard = mutex->try_lock();
+  {
+    const std::shared_ptr<void> session(nullptr, [&](void*) { live_at_the_end = counts->live; });
+    mutex->async_lock(asio::bind_allocator(test::counting_allocator<void>(counts),
+                                           [session](roster::error_code, async_shared_mutex::unique_guard) {}));
+  }
+  drain(*context);
+  SECTION("it waits") {}
+  SECTION("it was woken") {
+    guard.reset();
+  }
+  SECTION("it was handed the lock") {
+    test::pass_head(*context, *mutex, guard);
+    guard.reset();
+  }
+  SECTION("it was woken, and the lock died") {
+    guard.reset();
+    mutex.reset();
+  }
+  REQUIRE(counts->live > 0);
+  CHECK_FALSE(live_at_the_end);
+  context.reset();
+  CHECK(live_at_the_end == std::size_t{0});
 }
 
 TEST_CASE("a context may be destroyed with a grant, a hand-over or a cancellation under way", "[lock][b5]") {

@@ -51,19 +51,23 @@ class lock_waiter : public queue_node<lock_waiter> {
   /// Posts the handler: with a guard for `owner`, or with an error and no guard.
   virtual void complete(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) noexcept = 0;
 
+  // Of those that compete:
+
   /// Posts `arrival` to the handler's executor.
-  virtual void wake(lock_awakening arrival) noexcept = 0;
+  virtual void wake(lock_awakening) noexcept {}
 
   /// As `complete`, but calls the handler at once: an awakening has arrived.
-  virtual void arrive(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) = 0;
+  virtual void arrive(std::shared_ptr<lock_waiter>, error_code, std::shared_ptr<lock_state>) {}
+
+  /// Destroys the handler: an awakening was destroyed.
+  virtual void drop(std::shared_ptr<lock_waiter>) noexcept {}
 
   const lock_mode mode;
   const bool competes;
 
  private:
   friend class lock_state;
-  bool woken_ = false;                  // its awakening is on the way
-  std::optional<error_code> decision_;  // what was decided meanwhile
+  bool woken_ = false;  // at the head, or cancelled, and its awakening is on the way
 };
 
 /// The reader/writer lock itself: one atomic word for whoever finds it free, a queue for everybody else.
@@ -147,7 +151,7 @@ class lock_state final : public closable {
       if (!node->queued()) return;
       queue_.erase(*node);
       word_.fetch_sub(waiter, std::memory_order_acq_rel);
-      if (decide(*node, asio::error::operation_aborted)) node = nullptr;
+      if (node->woken_) node = nullptr;  // it learns of that when it arrives
     }
     if (node) tell(std::move(node), asio::error::operation_aborted, nullptr);
     look();  // those behind it may have been waiting only for it
@@ -160,23 +164,26 @@ class lock_state final : public closable {
       std::lock_guard lock(mutex_);  // short:
       closed_ = true;
       word_.fetch_sub(waiter * queue_.size(), std::memory_order_acq_rel);
-      queue_.for_each([](lock_waiter& each) { decide(each, asio::error::operation_aborted); });
+      if (!queue_.empty() && queue_.front().woken_) queue_.pop_front();  // it learns of that when it arrives
       waiters.take_all(queue_);
     }
     while (auto node = waiters.pop_front())
-      if (!node->decision_) tell(std::move(node), asio::error::operation_aborted, nullptr);
+      tell(std::move(node), asio::error::operation_aborted, nullptr);
     look();
   }
 
-  /// An awakening has arrived: how the waiter completes, holding the lock if there is no error. Nothing if it was passed on its
-  /// way: then the gate is closed, and the next release hands it the lock.
-  std::optional<error_code> arrived(lock_waiter& node) noexcept {
+  /// An awakening has arrived: how its waiter completes, holding the lock if there is no error. Nothing if it was passed on its
+  /// way: then the gate is closed, the next release hands it the lock, and `node` is let go of.
+  std::optional<error_code> arrived(std::shared_ptr<lock_waiter>& node) noexcept {
     std::unique_lock lock(mutex_);  // short:
-    node.woken_ = false;
-    if (!node.queued()) return node.decision_;
-    if (!take(node.mode, true)) return std::nullopt;
-    const auto self = queue_.erase(node);
-    if (node.mode == lock_mode::shared) grant(lock, false);  // other readers
+    node->woken_ = false;
+    if (!node->queued()) return asio::error::operation_aborted;
+    if (!take(node->mode, true)) {
+      node = nullptr;  // under the mutex: not the last reference, which must not outlive the handler
+      return std::nullopt;
+    }
+    queue_.erase(*node);
+    if (node->mode == lock_mode::shared) grant(lock, false);  // other readers
     return error_code();
   }
 
@@ -205,16 +212,10 @@ class lock_state final : public closable {
     head.wake(lock_awakening(std::move(self), owner ? std::move(owner) : shared()));
   }
 
-  /// Under the mutex, for a waiter that has left the queue: whether it learns when it arrives.
-  static bool decide(lock_waiter& node, error_code code) noexcept {
-    if (node.woken_) node.decision_ = code;
-    return node.woken_;
-  }
-
-  /// A holder, or a waiter, has left.
+  /// A waiter has left, or readers may follow.
   void look() noexcept {
     std::unique_lock lock(mutex_);  // short:
-    grant(lock, true);
+    grant(lock, false);
   }
 
   /// Grants from the head of the queue as far as that goes. One at a time does so, for all others: waiters are told in order,
@@ -228,7 +229,6 @@ class lock_state final : public closable {
     }
     granting_ = true;
     while (auto granted = next_granted(std::exchange(released_, false))) {
-      if (decide(*granted, error_code())) continue;
       lock.unlock();
       tell(std::move(granted), error_code(), shared());
       lock.lock();  // short:
@@ -243,6 +243,7 @@ class lock_state final : public closable {
         word_.fetch_and(~fair, std::memory_order_relaxed);  // publishes nothing: it only reopens the fast path
       return nullptr;
     }
+    if (queue_.front().woken_) return nullptr;  // it will look
     return take(queue_.front().mode, released) ? queue_.pop_front() : nullptr;
   }
 
@@ -276,13 +277,14 @@ class lock_state final : public closable {
 inline lock_awakening::~lock_awakening() {
   if (!waiter_) return;
   lock_->cancel(waiter_);
-  if (const auto code = lock_->arrived(*waiter_); !*code) lock_->unlock(waiter_->mode);
+  auto& dropped = *waiter_;
+  dropped.drop(std::move(waiter_));
 }
 
 inline void lock_awakening::operator()() {
   auto self = std::move(waiter_);
   auto owner = std::move(lock_);
-  const auto code = owner->arrived(*self);
+  const auto code = owner->arrived(self);
   if (!code) return;
   if (*code) owner = nullptr;
   auto& arrived = *self;

@@ -30,9 +30,6 @@ class pending_use final : public lock_waiter {
     pending_.post(std::move(self), std::move(failure));
   }
 
-  void wake(lock_awakening) noexcept override {}
-  void arrive(std::shared_ptr<lock_waiter>, error_code, std::shared_ptr<lock_state>) override {}
-
  private:
   std::exception_ptr use(lock_state& owner) noexcept {
     std::exception_ptr failure;

@@ -136,13 +136,20 @@ class pending_handler {
   void post(std::shared_ptr<Node> node, Args... args) noexcept {
     args_.emplace(std::move(args)...);
     const auto home = std::move(home_);
-    post_to(home, homecoming(std::shared_ptr<pending_handler>(std::move(node), this)));
+    homecoming trip(std::shared_ptr<pending_handler>(std::move(node), this));
+    if (home.loop)
+      post_in(memory_, *home.loop, std::move(trip));
+    else
+      asio::post(*home.other, std::move(trip));
   }
 
   /// Posts `function` to the handler's executor. Only one post may be under way. A failed allocation terminates.
   template <typename Function>
   void visit(Function function) noexcept {
-    post_to(home_, asio::bind_allocator(asio::get_associated_allocator(handler_), std::move(function)));
+    if (home_.loop)
+      post_in(memory_, *home_.loop, std::move(function));
+    else
+      asio::post(*home_.other, asio::bind_allocator(asio::get_associated_allocator(handler_), std::move(function)));
   }
 
   /// As `post`, but calls the handler at once: from a visit.
@@ -151,6 +158,13 @@ class pending_handler {
     args_.emplace(std::move(args)...);
     { [[maybe_unused]] const auto home = std::move(home_); }
     homecoming(std::shared_ptr<pending_handler>(std::move(node), this))();
+  }
+
+  /// Destroys the handler, after the node that it is a part of: the handler may own its memory.
+  template <typename Node>
+  void drop(std::shared_ptr<Node> node) noexcept {
+    [[maybe_unused]] const auto handler = std::move(handler_);
+    node = nullptr;
   }
 
  private:
@@ -170,14 +184,6 @@ class pending_handler {
       home_.other.emplace(asio::prefer(home, asio::execution::outstanding_work.tracked));
   }
 
-  template <typename Function>
-  void post_to(const tracked_home& home, Function function) {
-    if (home.loop)
-      post_in(memory_, *home.loop, std::move(function));
-    else
-      asio::post(*home.other, std::move(function));
-  }
-
   /// A handler with its arguments, on its way home. Destroyed uncalled, it releases what the arguments own.
   class homecoming {
    public:
@@ -187,7 +193,9 @@ class pending_handler {
     homecoming(homecoming&&) noexcept = default;
     homecoming& operator=(homecoming&&) = delete;
     ~homecoming() {
-      if (pending_) (void)take(std::move(pending_));  // the node may live on, if its work does
+      if (!pending_) return;
+      // The node may live on, if its work does. If not it goes first: the handler may own its memory.
+      [[maybe_unused]] const auto taken = take(std::move(pending_));
     }
 
     allocator_type get_allocator() const noexcept { return asio::get_associated_allocator(pending_->handler_); }

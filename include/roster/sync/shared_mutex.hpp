@@ -96,6 +96,8 @@ class pending_lock final : public lock_waiter {
     pending_.call(std::move(self), code, lock_guard<Mode>(std::move(owner)));
   }
 
+  void drop(std::shared_ptr<lock_waiter> self) noexcept override { pending_.drop(std::move(self)); }
+
  private:
   pending_handler<Handler, error_code, lock_guard<Mode>> pending_;
 };
