@@ -82,7 +82,7 @@ CURVES = [
     ("streams of 16 chunks: nanoseconds per chunk by number of open streams", "streams", "streams",
      [1, 10, 100, 1_000, 10_000], [("roster", "ours", "streams"), ("tokio mpsc", "tokio", "streams")]),
 ]
-CURVE_ROUNDS = 3
+CURVE_ROUNDS = 5
 
 
 class Programs:

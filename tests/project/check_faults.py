@@ -58,7 +58,7 @@ FAULTS = [
           "model/lock.cpp", "[lock]"),
     Fault("a head that was passed by a writer does not close the gate",
           "detail/lock_state.hpp",
-          "if (!free && !released && !(word & readers)) return false;",
+          "if (!free && !passed && !(word & readers)) return false;",
           "if (!free && !(word & readers)) return false;",
           "model/lock.cpp", "[lock]"),
     Fault("a release that leaves the granting to another leaves the gate open",
@@ -74,7 +74,7 @@ FAULTS = [
           "model/lock.cpp", "[lock]"),
     Fault("a waiter is announced after it has looked at the lock",
           "detail/lock_state.hpp",
-          "queue_.push_back(std::move(node));\n    grant(lock, false);\n",
+          "queue_.push_back(std::move(node));\n    if (queue_.size() == 1) grant(lock, false);",
           "queue_.push_back(std::move(node));\n"
           "    word_.fetch_sub(waiter, std::memory_order_acq_rel);\n"
           "    const bool taken = word_.load(std::memory_order_acquire) & (writer | readers);\n"
@@ -103,7 +103,7 @@ FAULTS = [
           "sync/shared_mutex.cpp", "[b2]"),
     Fault("a waiter that was woken is told twice",
           "detail/lock_state.hpp",
-          "      if (node->woken_) node = nullptr;  // it learns of that when it arrives\n",
+          "      if (node->woken_) node = nullptr;\n",
           "",
           "model/lock.cpp", "[lock]"),
     Fault("a waiter that is destroyed on its way stays in the queue",

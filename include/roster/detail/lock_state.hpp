@@ -22,7 +22,8 @@ enum class lock_mode : bool { shared, exclusive };
 
 class lock_waiter;
 
-/// A waiter on the way to its executor, where it takes the lock if it can. Destroyed on the way, it leaves the queue.
+/// A waiter on the way to its executor, where it takes the lock if it can. Destroyed on the way, it leaves the queue, and its
+/// handler is destroyed.
 class lock_awakening {
  public:
   lock_awakening(std::shared_ptr<lock_waiter> waiter, std::shared_ptr<lock_state> lock) noexcept
@@ -41,8 +42,8 @@ class lock_awakening {
 /// A waiter in the queue of a lock.
 class lock_waiter : public queue_node<lock_waiter> {
  public:
-  /// One that competes is woken by a release, and takes the lock if it is still free when its executor gets to it. One that
-  /// does not is handed the lock by the release.
+  /// One that competes is woken by a release, unless the gate is closed, and takes the lock if it is still free when its
+  /// executor gets to it. One that does not is handed the lock. A lock has waiters of one kind only.
   lock_waiter(lock_mode wanted, bool competing) : mode(wanted), competes(competing) {}
   lock_waiter(const lock_waiter&) = delete;
   lock_waiter& operator=(const lock_waiter&) = delete;
@@ -53,13 +54,13 @@ class lock_waiter : public queue_node<lock_waiter> {
 
   // Of those that compete:
 
-  /// Posts `arrival` to the handler's executor.
+  /// Posts the awakening to the handler's executor.
   virtual void wake(lock_awakening) noexcept {}
 
-  /// As `complete`, but calls the handler at once: an awakening has arrived.
+  /// As `complete`, but calls the handler at once: the awakening has arrived.
   virtual void arrive(std::shared_ptr<lock_waiter>, error_code, std::shared_ptr<lock_state>) {}
 
-  /// Destroys the handler: an awakening was destroyed.
+  /// Destroys the handler: the awakening was destroyed.
   virtual void drop(std::shared_ptr<lock_waiter>) noexcept {}
 
   const lock_mode mode;
@@ -67,7 +68,7 @@ class lock_waiter : public queue_node<lock_waiter> {
 
  private:
   friend class lock_state;
-  bool woken_ = false;  // at the head, or cancelled, and its awakening is on the way
+  bool woken_ = false;  // at the head, or taken out since, and its awakening is on the way
 };
 
 /// The reader/writer lock itself: one atomic word for whoever finds it free, a queue for everybody else.
@@ -132,7 +133,7 @@ class lock_state final : public closable {
     if (word_.fetch_add(reader - writer, std::memory_order_acq_rel) >= waiter) look();
   }
 
-  /// Grants, or queues.
+  /// Queues, and grants what can be granted.
   void enqueue(std::shared_ptr<lock_waiter> node) noexcept {
     std::unique_lock lock(mutex_);  // short:
     if (closed_) {
@@ -141,30 +142,30 @@ class lock_state final : public closable {
     }
     word_.fetch_add(waiter, std::memory_order_acq_rel);  // a release from now on looks at the queue
     queue_.push_back(std::move(node));
-    grant(lock, false);
+    if (queue_.size() == 1) grant(lock, false);  // else somebody looks, or waits, for the head
   }
 
-  /// Takes a waiter out, unless it was granted.
+  /// Takes a waiter out, unless it was granted. One that is on its way hears of it when it arrives.
   void cancel(std::shared_ptr<lock_waiter> node) noexcept {
     {
       std::lock_guard lock(mutex_);  // short:
       if (!node->queued()) return;
       queue_.erase(*node);
       word_.fetch_sub(waiter, std::memory_order_acq_rel);
-      if (node->woken_) node = nullptr;  // it learns of that when it arrives
+      if (node->woken_) node = nullptr;
     }
     if (node) tell(std::move(node), asio::error::operation_aborted, nullptr);
     look();  // those behind it may have been waiting only for it
   }
 
-  /// The lock object, or its context, is gone: whoever waits is told.
+  /// The lock object, or its context, is gone: whoever waits is told, at once or when it arrives.
   void close() noexcept {
     shared_queue<lock_waiter> waiters;
     {
       std::lock_guard lock(mutex_);  // short:
       closed_ = true;
       word_.fetch_sub(waiter * queue_.size(), std::memory_order_acq_rel);
-      if (!queue_.empty() && queue_.front().woken_) queue_.pop_front();  // it learns of that when it arrives
+      if (!queue_.empty() && queue_.front().woken_) queue_.pop_front();
       waiters.take_all(queue_);
     }
     while (auto node = waiters.pop_front())
@@ -200,7 +201,8 @@ class lock_state final : public closable {
 
   std::shared_ptr<lock_state> shared() { return std::static_pointer_cast<lock_state>(shared_from_this()); }
 
-  /// Wakes the head, so that the lock is free until somebody can use it; hands it the lock where the gate is closed.
+  /// Wakes the head, so that the lock is free until somebody can use it; hands it over where the gate is closed, the head does
+  /// not compete, or somebody is granting.
   void pass_on(std::shared_ptr<lock_state> owner) noexcept {
     std::unique_lock lock(mutex_);  // short:
     if (granting_ || queue_.empty() || !queue_.front().competes || (word_.load(std::memory_order_relaxed) & fair))
@@ -218,8 +220,9 @@ class lock_state final : public closable {
     grant(lock, false);
   }
 
-  /// Grants from the head of the queue as far as that goes. One at a time does so, for all others: waiters are told in order,
-  /// and a handler that its executor destroys, which releases the lock again, makes this a loop and no recursion.
+  /// Grants from the head of the queue, up to somebody who has to wait or is on its way. One at a time does so, for all others:
+  /// waiters are told in order, and a handler that its executor destroys, which releases the lock again, makes this a loop and
+  /// no recursion.
   void grant(std::unique_lock<std::mutex>& lock, bool released) noexcept {  // short: let go of while a waiter is told
     released_ |= released;
     if (granting_) {
@@ -247,19 +250,19 @@ class lock_state final : public closable {
     return take(queue_.front().mode, released) ? queue_.pop_front() : nullptr;
   }
 
-  bool take(lock_mode mode, bool released) noexcept {
-    return mode == lock_mode::exclusive ? take<writer, writer | readers>(released) : take<reader, writer>(released);
+  bool take(lock_mode mode, bool passed) noexcept {
+    return mode == lock_mode::exclusive ? take<writer, writer | readers>(passed) : take<reader, writer>(passed);
   }
 
   /// Turns one waiter into a holder if none of `Obstacles` is in the word. Else closes the gate if that is necessary: readers
-  /// may follow each other for ever, and where somebody has just left, somebody else has passed the head. A writer's release
-  /// looks.
+  /// may follow each other for ever, and a head that was `passed` (where somebody has just left, or it was woken, and the lock
+  /// is taken) must not be again. A writer's release looks.
   template <std::uint64_t Hold, std::uint64_t Obstacles>
-  bool take(bool released) noexcept {
+  bool take(bool passed) noexcept {
     auto word = word_.load(std::memory_order_relaxed);
     for (;;) {
       const bool free = !(word & Obstacles);
-      if (!free && !released && !(word & readers)) return false;
+      if (!free && !passed && !(word & readers)) return false;
       const auto next = free ? (word - waiter + Hold) & ~fair : word | fair;
       if (word_.compare_exchange_weak(word, next, std::memory_order_acquire, std::memory_order_relaxed)) return free;
     }
@@ -269,7 +272,7 @@ class lock_state final : public closable {
   std::atomic<std::uint64_t> word_{0};
   std::mutex mutex_;
   bool granting_ = false;
-  bool released_ = false;  // since the last look
+  bool released_ = false;  // since the last look, while somebody grants
   bool closed_ = false;    // the lock or its context is gone
   shared_queue<lock_waiter> queue_;
 };
@@ -287,8 +290,8 @@ inline void lock_awakening::operator()() {
   const auto code = owner->arrived(self);
   if (!code) return;
   if (*code) owner = nullptr;
-  auto& arrived = *self;
-  arrived.arrive(std::move(self), *code, std::move(owner));
+  auto& waiter = *self;
+  waiter.arrive(std::move(self), *code, std::move(owner));
 }
 
 }  // namespace detail

@@ -16,7 +16,8 @@ ROSTER_BEGIN_NAMESPACE
 namespace detail {
 
 /// Something to do under a lock, and the handler that waits for it. It is done by whoever lets it in, at once: a coroutine that
-/// was handed the lock instead would keep it until its executor, which may be busy or stopped, gets round to it.
+/// was handed the lock instead, or woken, would hold up the queue until its executor, which may be busy or stopped, gets round
+/// to it.
 template <typename Handler, lock_mode Mode>
 class pending_use final : public lock_waiter {
  public:

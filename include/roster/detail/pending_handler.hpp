@@ -52,7 +52,8 @@ auto home_of(const Handler& handler, const asio::any_io_executor& fallback) {
   return executor;
 }
 
-/// Room for the one operation that takes a handler home to an `io_context`: what Asio makes of two pointers and an allocator.
+/// Room for the operation that takes a handler home to an `io_context`, or a function to it, one at a time: what Asio makes of
+/// four pointers and an allocator.
 struct homecoming_memory {
   alignas(std::max_align_t) std::byte bytes[12 * sizeof(void*)];
 };
@@ -143,7 +144,8 @@ class pending_handler {
       asio::post(*home.other, std::move(trip));
   }
 
-  /// Posts `function` to the handler's executor. Only one post may be under way. A failed allocation terminates.
+  /// Posts `function`, which owns the node, to the handler's executor. Only one post may be under way. A failed allocation
+  /// terminates.
   template <typename Function>
   void visit(Function function) noexcept {
     if (home_.loop)

@@ -61,7 +61,7 @@ class rest_waiter : public queue_node<rest_waiter> {
 /// both, so admission happens by moving up, and a task that leaves lets everybody behind it move up. All that the difference
 /// means is that `try_push` fails where `push` would wait.
 ///
-/// Threads that serve the queue wait on a condition variable; nobody else ever waits.
+/// Threads that serve the queue give way a little, then wait on a condition variable; nobody else ever waits.
 class task_queue final : public std::enable_shared_from_this<task_queue> {
  public:
   task_queue(std::size_t threads, std::size_t limit)
@@ -183,8 +183,8 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
 
   /// Null after `close`.
   task* wait_for_task() noexcept {
-    yield_until(4, [this] { return has_tasks_.load(std::memory_order_relaxed); });  // a guess: the mutex decides
-    std::unique_lock lock(mutex_);                                                  // blocks: a pool or worker thread
+    yield_until(4, [this] { return may_have_tasks_.load(std::memory_order_relaxed); });  // a guess: the mutex decides
+    std::unique_lock lock(mutex_);                                                       // blocks: a pool or worker thread
     while (!closed_ && last_rites_.empty() && queue_.empty()) {
       ++idle_;
       wake_.wait(lock);  // blocks: a pool or worker thread
@@ -201,7 +201,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
     auto& next = from.front();
     next.started = true;
     running_.push_back(from.pop_front());
-    has_tasks_.store(!queue_.empty(), std::memory_order_relaxed);
+    may_have_tasks_.store(!queue_.empty(), std::memory_order_relaxed);
     return &next;
   }
 
@@ -214,7 +214,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
         refusal = errc::queue_full;
       } else if (!stopped_) {
         queue_.push_back(std::move(work));
-        has_tasks_.store(true, std::memory_order_relaxed);
+        may_have_tasks_.store(true, std::memory_order_relaxed);
         wake = idle_ > woken_;
         woken_ += wake;
       }
@@ -243,7 +243,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   std::condition_variable wake_;  // blocks: a pool or worker thread
   std::size_t idle_ = 0;          // threads that wait
   std::size_t woken_ = 0;         // those of them that were notified
-  std::atomic<bool> has_tasks_{false};
+  std::atomic<bool> may_have_tasks_{false};
   bool stopped_ = false;
   bool closed_ = false;
   shared_queue<task> queue_;

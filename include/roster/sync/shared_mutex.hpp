@@ -39,7 +39,8 @@ class [[nodiscard]] lock_guard {
     if (auto* state = state_.get()) state->unlock(Mode, std::move(state_));
   }
 
-  /// Turns exclusive into shared ownership without letting a writer in between; the readers at the head of the queue follow.
+  /// Turns exclusive into shared ownership without letting a writer in between; the readers at the head of the queue follow,
+  /// where the first is on its way when that one comes.
   [[nodiscard]] lock_guard<lock_mode::shared> downgrade() && noexcept requires(Mode == lock_mode::exclusive) {
     if (state_) state_->downgrade();
     return lock_guard<lock_mode::shared>(std::move(state_));
@@ -116,6 +117,10 @@ class pending_lock final : public lock_waiter {
 /// A release that somebody waits for posts to that waiter's executor; when memory for that cannot be had, which an `io_context`
 /// does not ask for, the program terminates, since the lock could not be handed on.
 ///
+/// A waiter whose executor is busy or stopped holds up those who queue behind it. As everywhere in Asio, nobody may post to a
+/// context while it is being destroyed: use no lock on one thread while another one destroys the context of somebody who waits
+/// for it.
+///
 /// `Executor` is that of the coroutines that call `lock` and `lock_shared`; the other members serve everybody.
 ///
 /// **Thread safety**: all members may be called concurrently, from any thread.
@@ -157,10 +162,10 @@ class basic_async_shared_mutex {
   /// Waits for shared ownership. In all else like `lock`.
   [[nodiscard]] asio::awaitable<shared_guard, Executor> lock_shared() { return acquire<detail::lock_mode::shared>(state_); }
 
-  /// Takes exclusive ownership if that needs no waiting, and nobody's turn is due.
+  /// Takes exclusive ownership if that needs no waiting and the gate is open.
   [[nodiscard]] std::optional<unique_guard> try_lock() noexcept { return attempt<detail::lock_mode::exclusive>(); }
 
-  /// Takes shared ownership if that needs no waiting, and nobody's turn is due.
+  /// Takes shared ownership if that needs no waiting and the gate is open.
   [[nodiscard]] std::optional<shared_guard> try_lock_shared() noexcept { return attempt<detail::lock_mode::shared>(); }
 
   /// Starts waiting for exclusive ownership. Handler signature: `void(error_code, unique_guard)`.
