@@ -5,6 +5,8 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/models.hpp"
 
+#include <boost/asio/use_future.hpp>
+
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -81,7 +83,9 @@ struct mortal_fixture {
       finish(*loop, models.add("key", roster::pooled(*pool, maker<painter>(probe))));
     else
       finish(*loop, models.add("key", roster::pinned(maker<painter>(probe))));
-    return finish(*loop, models.get("key"));
+    auto loaded = finish(*loop, models.get("key"));
+    pool->async_run([] {}, asio::use_future).get();  // its thread has left the loop, which may go now
+    return loaded;
   }
 
   const placement where = GENERATE(placement::pooled, placement::pinned);
@@ -89,7 +93,7 @@ struct mortal_fixture {
   engine_probe probe;
   asio::io_context elsewhere;
   std::optional<asio::io_context> loop{std::in_place};
-  std::optional<roster::blocking_pool> pool{2};
+  std::optional<roster::blocking_pool> pool{1};
   roster::registry<text_to_image> models{*loop};
 };
 
