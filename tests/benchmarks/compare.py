@@ -29,7 +29,7 @@ ASIO = "asio::thread_pool"
 
 # The least one could do.
 COUNTED = "bare map, readers counted"
-COUNTED_GET = "the same, by a coroutine"
+COUNTED_GET = "readers counted, through a coroutine"
 POINTER = "an atomic pointer"
 FLOORS = {COUNTED, COUNTED_GET, POINTER}
 
