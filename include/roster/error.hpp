@@ -97,8 +97,8 @@ inline error_code make_error_code(errc value) noexcept {
   return {static_cast<int>(value), error_category()};
 }
 
-/// An `errc` with a message of its own. Everything roster throws is this or another `boost::system::system_error`, but for Asio's
-/// `bad_executor`: a handler would be called on a context that is gone.
+/// An `errc` with a message of its own. Everything roster throws is this or another `boost::system::system_error`, but for
+/// Asio's `bad_executor`: a handler would be called on a context that is gone.
 class error : public boost::system::system_error {
  public:
   /// An error without further explanation.
