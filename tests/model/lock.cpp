@@ -266,6 +266,21 @@ TEST_CASE("Under every schedule nobody passes a head that came and found the loc
   });
 }
 
+TEST_CASE("A waiter that was passed is let go of while the queue still has it, not after its handler may have ended",
+          "[model][lock]") {
+  scene s;
+  s.try_lock(exclusive);
+  const auto writer = s.ask(exclusive);
+  s.enqueue(writer);
+  s.release(exclusive);
+  REQUIRE(s.try_lock(exclusive));
+  std::shared_ptr<roster::detail::lock_waiter> arriving = writer;
+  CHECK_FALSE(s.lock->arrived(arriving));
+  CHECK_FALSE(arriving);
+  s.home.reset();
+  CHECK(writer->done());
+}
+
 TEST_CASE("Under every schedule a waiter whose executor dies lets those behind it in", "[model][lock]") {
   test::model::explore("a waiter's context dies", 2, [](explorer& stage) {
     auto s = make_scene(stage);

@@ -66,7 +66,7 @@ class lock_request {
 inline void pass_head(asio::io_context& context, roster::async_shared_mutex& mutex,
                       std::optional<roster::async_shared_mutex::unique_guard>& holder) {
   holder.reset();
-  holder = mutex.try_lock();
+  holder = mutex.try_lock().value();
   drain(context);
 }
 

@@ -29,18 +29,36 @@ asio::awaitable<void> fill(registry& models, const std::vector<std::string>& key
     co_await models.add(key, std::make_shared<nothing::model>());
 }
 
+/// What `find(key)` takes, for keys in random order.
+template <typename Find>
+double time_each(const std::vector<std::string_view>& order, Find find) {
+  slices watch(order.size());
+  while (watch.next())
+    for (const auto key : order) {
+      const auto found = find(key);
+      keep(found);
+    }
+  return watch.result();
+}
+
+/// What `co_await models.get(key)` takes.
+template <typename Models>
+asio::awaitable<double> time_each_get(Models& models, const std::vector<std::string_view>& order) {
+  slices watch(order.size());
+  while (watch.next())
+    for (const auto key : order) {
+      const auto found = co_await models.get(key);
+      keep(found);
+    }
+  co_return watch.result();
+}
+
 asio::awaitable<double> get_in_loop(std::size_t entries) {
   const auto keys = make_keys(entries);
   const auto order = make_order(keys);
   registry models{co_await asio::this_coro::executor};
   co_await fill(models, keys);
-  slices watch(order.size());
-  while (watch.next())
-    for (const auto key : order) {
-      const auto lease = co_await models.get(key);
-      keep(lease);
-    }
-  co_return watch.result();
+  co_return co_await time_each_get(models, order);
 }
 
 double get(std::size_t entries) {
@@ -54,13 +72,7 @@ double try_get(std::size_t entries) {
   registry models(loop);
   asio::co_spawn(loop, fill(models, keys), rethrow);
   loop.run();
-  slices watch(order.size());
-  while (watch.next())
-    for (const auto key : order) {
-      const auto lease = models.try_get(key);
-      keep(lease);
-    }
-  return watch.result();
+  return time_each(order, [&](std::string_view key) { return models.try_get(key); });
 }
 
 /// Two loops, one lookup after the other on each, all at once.
@@ -119,13 +131,7 @@ double shared_mutex(std::size_t entries) {
   const auto keys = make_keys(entries);
   const auto order = make_order(keys);
   const locked_map models(keys);
-  slices watch(order.size());
-  while (watch.next())
-    for (const auto key : order) {
-      const auto found = models.find(key);
-      keep(found);
-    }
-  return watch.result();
+  return time_each(order, [&](std::string_view key) { return models.find(key); });
 }
 
 double shared_mutex_on_two_threads(std::size_t entries) {
@@ -171,13 +177,7 @@ double bare_map(std::size_t entries) {
   const auto keys = make_keys(entries);
   const auto order = make_order(keys);
   const auto models = make_bare(keys);
-  slices watch(order.size());
-  while (watch.next())
-    for (const auto key : order) {
-      const auto found = find(models, key);
-      keep(found);
-    }
-  return watch.result();
+  return time_each(order, [&](std::string_view key) { return find(models, key); });
 }
 
 /// The least that a lock could do which knows its readers by their number: count them in and out, and never look.
@@ -205,30 +205,14 @@ double counted(std::size_t entries) {
   const auto keys = make_keys(entries);
   const auto order = make_order(keys);
   counted_map models(keys);
-  slices watch(order.size());
-  while (watch.next())
-    for (const auto key : order) {
-      const auto found = models.find(key);
-      keep(found);
-    }
-  return watch.result();
-}
-
-asio::awaitable<double> counted_in_loop(std::size_t entries) {
-  const auto keys = make_keys(entries);
-  const auto order = make_order(keys);
-  counted_map models(keys);
-  slices watch(order.size());
-  while (watch.next())
-    for (const auto key : order) {
-      const auto found = co_await models.get(key);
-      keep(found);
-    }
-  co_return watch.result();
+  return time_each(order, [&](std::string_view key) { return models.find(key); });
 }
 
 double counted_get(std::size_t entries) {
-  return on_loop(counted_in_loop(entries));
+  const auto keys = make_keys(entries);
+  const auto order = make_order(keys);
+  counted_map models(keys);
+  return on_loop(time_each_get(models, order));
 }
 
 const measured measurements[] = {
