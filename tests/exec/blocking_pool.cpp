@@ -4,10 +4,10 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/exec.hpp"
 
+#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/bind_allocator.hpp>
 #include <boost/asio/bind_executor.hpp>
 #include <boost/asio/deferred.hpp>
-#include <boost/asio/experimental/as_tuple.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_future.hpp>
@@ -345,7 +345,7 @@ TEST_CASE("async_run takes any completion token, and never completes inside the 
   SECTION("as_tuple") {
     auto caller = [](blocking_pool& where) -> asio::awaitable<bool> {
       auto broken = [] { throw 1; };
-      const auto outcome = co_await where.async_run(broken, asio::experimental::as_tuple(asio::use_awaitable));
+      const auto outcome = co_await where.async_run(broken, asio::as_tuple(asio::use_awaitable));
       co_return std::get<0>(outcome) != nullptr;
     };
     auto call = spawn(loop, caller(pool));

@@ -110,7 +110,9 @@ TEST_CASE("What a cancelled call had not started is destroyed on the cancelling 
   CHECK(destroyed->empty());
   waiting.cancel();
   queued.cancel();
-  test::step(loop, 2);  // the two cancellations; the completions are behind them
+  // Boost's versions differ in how many turns of the loop a cancellation takes; the completions are behind both.
+  while (destroyed->size() < 2 && test::step(loop) == 1) {
+  }
   CHECK(*destroyed == witness::log{std::this_thread::get_id(), std::this_thread::get_id()});
   CHECK_FALSE(queued.done());
 

@@ -301,3 +301,20 @@ TEST_CASE("When a thread cannot be made the constructor throws, and joins those 
   blocking_pool next(3);
   CHECK(next.async_run([] { return 1; }, asio::use_future).get() == 1);
 }
+
+TEST_CASE("The memory of a call is returned before its handler is destroyed uncalled", "[b5]") {
+  test::handler_memory memory;
+  auto loop = std::make_unique<asio::io_context>();
+  std::optional<blocking_pool> pool(std::in_place, 1);
+  SECTION("its result is on the way") {
+    const auto work = [] {};
+    pool->async_run(work, asio::bind_executor(*loop, memory.handler()));
+  }
+  SECTION("the end of the pool is on the way") {
+    pool->async_stop(asio::bind_executor(*loop, memory.handler()));
+  }
+  pool.reset();
+  REQUIRE(memory.live() > 0);
+  loop.reset();
+  CHECK(memory.live_at_the_end == std::size_t{0});
+}

@@ -5,8 +5,8 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/exec.hpp"
 
+#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/bind_executor.hpp>
-#include <boost/asio/experimental/as_tuple.hpp>
 #include <boost/asio/use_future.hpp>
 
 #include <atomic>

@@ -337,3 +337,16 @@ TEST_CASE("A context may be destroyed at any step of a worker's streams: a reade
     CHECK(finish(other, refused.next()).code() == errc::stopped);
   }
 }
+
+TEST_CASE("The memory of a reader is returned before its handler is destroyed uncalled", "[b5]") {
+  test::handler_memory memory;
+  checkpoint gate;
+  auto loop = std::make_unique<asio::io_context>();
+  worker_type worker(loop->get_executor(), make_engine);
+  auto numbers = worker.start_stream<int>(call_options(), silent(gate));
+  numbers.async_next(asio::bind_executor(*loop, memory.handler()));
+  run_until(*loop, [&] { return gate.arrived() > 0; });
+  REQUIRE(memory.live() > 0);
+  loop.reset();
+  CHECK(memory.live_at_the_end == std::size_t{0});
+}

@@ -377,14 +377,23 @@ TEST_CASE("Waiting on a worker for its own worker fails with would_deadlock, in 
   std::vector<std::shared_future<void>> kept;  // the exceptions in them are freed here, by one thread
   test::loop_thread home;
   std::optional<worker_thread<counter>> worker;
-  const auto outcome = [&] {
-    auto& result = kept.emplace_back(worker->async_run([](counter&) {}, asio::use_future).share());
+  const auto outcome_with = [&](auto token) {
+    auto& result = kept.emplace_back(worker->async_run([](counter&) {}, std::move(token)).share());
     try {
       result.get();
     } catch (const boost::system::system_error& failure) {
       return failure.code();
     }
     return roster::error_code();
+  };
+  const auto rethrow = [](const std::exception_ptr& failure) {
+    if (failure) std::rethrow_exception(failure);
+  };
+  const auto form = GENERATE(0, 1, 2);
+  const auto outcome = [&] {
+    if (form == 0) return outcome_with(asio::use_future);
+    if (form == 1) return outcome_with(asio::use_future(rethrow));
+    return outcome_with(asio::bind_executor(home.context().get_executor(), asio::use_future));
   };
   roster::error_code in_factory;
   worker.emplace(home.context().get_executor(), [&] {

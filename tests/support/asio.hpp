@@ -4,6 +4,7 @@
 
 #include <boost/asio/associated_executor.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/bind_allocator.hpp>
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -174,6 +175,25 @@ class counting_allocator {
 
  private:
   std::shared_ptr<allocation_counts> counts_;
+};
+
+/// Makes a handler with an allocator and a cancellation slot that outlives it, and notes how much memory of that allocator was
+/// live when the handler was destroyed. (A handler may own the memory that its allocator gives out.)
+class handler_memory {
+ public:
+  auto handler() {
+    auto owner = std::shared_ptr<void>(nullptr, [this](void*) { live_at_the_end = counts_->live; });
+    return asio::bind_cancellation_slot(
+        signal_.slot(), asio::bind_allocator(counting_allocator<void>(counts_), [owner = std::move(owner)](auto&&...) {}));
+  }
+
+  std::size_t live() const { return counts_->live; }
+
+  std::optional<std::size_t> live_at_the_end;
+
+ private:
+  std::shared_ptr<allocation_counts> counts_ = std::make_shared<allocation_counts>();
+  asio::cancellation_signal signal_;
 };
 
 /// Destroys what it is given, as a strand does whose context is shutting down.

@@ -321,3 +321,21 @@ TEST_CASE("waiters survive their context being stopped and restarted in flight",
   CHECK(one.has_value());
   CHECK(two.has_value());
 }
+
+TEST_CASE("the memory of a waiter for a value is returned before its handler is destroyed uncalled", "[cell][b5]") {
+  test::handler_memory memory;
+  auto context = std::make_unique<asio::io_context>();
+  int_cell cell{*context};
+  probe initialiser{*context};
+  cell.async_get_or_init(initialiser.initialiser(), memory.handler());
+  drain(*context);
+  SECTION("it waits") {}
+  SECTION("its value is on the way") {
+    initialiser.gate.open();
+    while (!cell.try_get() && test::step(*context) == 1) {
+    }
+  }
+  REQUIRE(memory.live() > 0);
+  context.reset();
+  CHECK(memory.live_at_the_end == std::size_t{0});
+}

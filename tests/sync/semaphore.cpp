@@ -451,3 +451,18 @@ TEST_CASE("coroutines with an executor type of their own have a semaphore of tha
   drain(context);
   CHECK(taken);
 }
+
+TEST_CASE("the memory of a waiter for a permit is returned before its handler is destroyed uncalled", "[semaphore][b5]") {
+  test::handler_memory memory;
+  auto context = std::make_unique<asio::io_context>();
+  async_semaphore semaphore{*context, 1};
+  auto held = semaphore.try_acquire();
+  semaphore.async_acquire(memory.handler());
+  SECTION("it waits") {}
+  SECTION("it was given the permit") {
+    held.reset();
+  }
+  REQUIRE(memory.live() > 0);
+  context.reset();
+  CHECK(memory.live_at_the_end == std::size_t{0});
+}

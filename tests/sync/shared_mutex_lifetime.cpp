@@ -307,16 +307,11 @@ TEST_CASE("a waiter whose context dies while it is on its way leaves the queue",
 }
 
 TEST_CASE("the memory of a waiter is returned before its handler, which may own it, is destroyed uncalled", "[lock][b5]") {
-  auto counts = std::make_shared<test::allocation_counts>();
-  std::optional<std::size_t> live_at_the_end;
+  test::handler_memory memory;
   auto context = std::make_unique<asio::io_context>();
   std::optional<async_shared_mutex> mutex(*context);
   auto guard = mutex->try_lock();
-  {
-    const std::shared_ptr<void> session(nullptr, [&](void*) { live_at_the_end = counts->live; });
-    mutex->async_lock(asio::bind_allocator(test::counting_allocator<void>(counts),
-                                           [session](roster::error_code, async_shared_mutex::unique_guard) {}));
-  }
+  mutex->async_lock(memory.handler());
   drain(*context);
   SECTION("it waits") {}
   SECTION("it was woken") {
@@ -330,10 +325,10 @@ TEST_CASE("the memory of a waiter is returned before its handler, which may own 
     guard.reset();
     mutex.reset();
   }
-  REQUIRE(counts->live > 0);
-  CHECK_FALSE(live_at_the_end);
+  REQUIRE(memory.live() > 0);
+  CHECK_FALSE(memory.live_at_the_end);
   context.reset();
-  CHECK(live_at_the_end == std::size_t{0});
+  CHECK(memory.live_at_the_end == std::size_t{0});
 }
 
 TEST_CASE("a context may be destroyed with a grant, a hand-over or a cancellation under way", "[lock][b5]") {

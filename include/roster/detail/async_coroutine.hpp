@@ -1,6 +1,7 @@
 #pragma once
 
 #include <roster/detail/asio.hpp>
+#include <roster/detail/initiate.hpp>
 #include <roster/detail/pending_handler.hpp>
 
 #include <boost/asio/co_spawn.hpp>
@@ -29,12 +30,13 @@ asio::awaitable<T> start_by_post(asio::awaitable<T> body) {
 /// Gives a coroutine any completion token. It runs on the handler's associated executor, and never inside the initiating call.
 template <typename T, typename Token>
 auto async_coroutine(asio::any_io_executor fallback, asio::awaitable<T> body, Token&& token) {
-  return asio::async_initiate<Token, typename coroutine_signature<T>::type>(
-      []<typename Handler>(Handler&& handler, asio::any_io_executor home, asio::awaitable<T> what) {
+  return initiate<typename coroutine_signature<T>::type>(
+      std::move(fallback), std::forward<Token>(token),
+      []<typename Handler>(Handler handler, const asio::any_io_executor& home, asio::awaitable<T> what) {
         const asio::any_io_executor executor = home_of(handler, home);
-        asio::co_spawn(executor, start_by_post(std::move(what)), std::forward<Handler>(handler));
+        asio::co_spawn(executor, start_by_post(std::move(what)), std::move(handler));
       },
-      token, std::move(fallback), std::move(body));
+      std::move(body));
 }
 
 }  // namespace detail

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <roster/detail/asio.hpp>
+#include <roster/detail/initiate.hpp>
 #include <roster/detail/pending_handler.hpp>
 #include <roster/detail/task_queue.hpp>
 
@@ -156,11 +157,12 @@ auto async_call(std::shared_ptr<task_queue> queue, asio::any_io_executor fallbac
     else
       return std::type_identity<void(std::exception_ptr, result_type)>();
   }())::type;
-  return asio::async_initiate<Token, signature>(
-      []<typename Handler>(Handler&& handler, std::shared_ptr<task_queue> target, asio::any_io_executor home,
+  return initiate<signature>(
+      std::move(fallback), std::forward<Token>(token),
+      []<typename Handler>(Handler handler, const asio::any_io_executor& executor, std::shared_ptr<task_queue> target,
                            std::optional<call_options::time_point> until, entry door, Work what) {
-        using node_type = call_task<std::decay_t<Handler>, Work, Policy, WrapOutcome>;
-        auto node = make_node<node_type>(std::forward<Handler>(handler), home, until, std::move(what));
+        using node_type = call_task<Handler, Work, Policy, WrapOutcome>;
+        auto node = make_node<node_type>(std::move(handler), executor, until, std::move(what));
         connect_cancellation<task>(asio::get_associated_cancellation_slot(node->handler()), target, node);
         if (door == entry::wait_for_room)
           target->push(std::move(node));
@@ -171,7 +173,7 @@ auto async_call(std::shared_ptr<task_queue> queue, asio::any_io_executor fallbac
           refused.abandon(std::move(node), make_error_code(errc::stopped));
         }
       },
-      token, std::move(queue), std::move(fallback), deadline, how, std::move(work));
+      std::move(queue), deadline, how, std::move(work));
 }
 
 /// Turns an operation's outcome into a result or an exception.

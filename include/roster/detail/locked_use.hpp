@@ -1,6 +1,7 @@
 #pragma once
 
 #include <roster/detail/asio.hpp>
+#include <roster/detail/initiate.hpp>
 #include <roster/detail/lock_state.hpp>
 #include <roster/detail/pending_handler.hpp>
 #include <roster/sync/shared_mutex.hpp>
@@ -53,14 +54,15 @@ struct lock_access {
 
 template <lock_mode Mode, typename Token>
 auto async_use(std::shared_ptr<lock_state> lock, std::function<void()> use, Token&& token) {
-  return asio::async_initiate<Token, void(std::exception_ptr)>(
-      []<typename Handler>(Handler&& handler, std::shared_ptr<lock_state> state, std::function<void()> what) {
-        using node_type = pending_use<std::decay_t<Handler>, Mode>;
-        auto node = make_node<node_type>(std::forward<Handler>(handler), state->executor(), std::move(what));
+  return initiate<void(std::exception_ptr)>(
+      asio::any_io_executor(), std::forward<Token>(token),
+      []<typename Handler>(Handler handler, const asio::any_io_executor& fallback, std::shared_ptr<lock_state> state,
+                           std::function<void()> what) {
+        auto node = make_node<pending_use<Handler, Mode>>(std::move(handler), fallback, std::move(what));
         connect_cancellation<lock_waiter>(asio::get_associated_cancellation_slot(node->handler()), state, node);
         state->enqueue(std::move(node));
       },
-      token, std::move(lock), std::move(use));
+      std::move(lock), std::move(use));
 }
 
 /// Calls `use` under the lock: now if it is free, else as soon as it is, on any thread. It must be short, and own what it

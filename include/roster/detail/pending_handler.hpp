@@ -234,11 +234,42 @@ void complete_immediately(Handler&& handler, const asio::any_io_executor& fallba
 #endif
 }
 
+/// Destroys a node and gives its memory back to the allocator of its handler.
+template <typename Node, typename Allocator>
+struct node_deleter {
+  using traits = std::allocator_traits<typename std::allocator_traits<Allocator>::template rebind_alloc<Node>>;
+
+  void operator()(Node* node) noexcept {
+    const auto memory = std::pointer_traits<typename traits::pointer>::pointer_to(*node);
+    traits::destroy(allocator, node);
+    traits::deallocate(allocator, memory, 1);
+  }
+
+  typename traits::allocator_type allocator;
+};
+
 /// Makes the node of a suspended operation with the handler's allocator, or with recycled memory.
+///
+/// What counts a node's references outlives it by the weak reference in the handler's cancellation slot, and with that whatever
+/// a handler's allocator takes memory from, which the handler may own: it is in memory of its own.
 template <typename Node, typename Handler, typename... Args>
 std::shared_ptr<Node> make_node(Handler&& handler, Args&&... args) {
   auto allocator = asio::get_associated_allocator(handler, asio::recycling_allocator<void>());
-  return std::allocate_shared<Node>(allocator, std::move(handler), std::forward<Args>(args)...);
+  using allocator_type = decltype(allocator);
+  if constexpr (std::is_same_v<allocator_type, asio::recycling_allocator<void>>) {
+    return std::allocate_shared<Node>(allocator, std::move(handler), std::forward<Args>(args)...);
+  } else {
+    using deleter = node_deleter<Node, allocator_type>;
+    typename deleter::traits::allocator_type of_nodes(allocator);
+    const auto memory = deleter::traits::allocate(of_nodes, 1);
+    try {
+      deleter::traits::construct(of_nodes, std::to_address(memory), std::move(handler), std::forward<Args>(args)...);
+    } catch (...) {
+      deleter::traits::deallocate(of_nodes, memory, 1);
+      throw;
+    }
+    return std::shared_ptr<Node>(std::to_address(memory), deleter{of_nodes}, asio::recycling_allocator<void>());
+  }
 }
 
 /// Calls `state->cancel(node)` when the handler's cancellation slot is emitted, as long as both still exist.

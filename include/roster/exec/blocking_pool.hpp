@@ -1,6 +1,7 @@
 #pragma once
 
 #include <roster/detail/call_task.hpp>
+#include <roster/detail/initiate.hpp>
 #include <roster/detail/task_queue.hpp>
 #include <roster/detail/thread_group.hpp>
 
@@ -31,13 +32,14 @@ class pending_rest final : public rest_waiter {
 /// Completes when a stopped queue has come to rest.
 template <typename Token>
 auto async_rest(std::shared_ptr<task_queue> queue, asio::any_io_executor fallback, Token&& token) {
-  return asio::async_initiate<Token, void(error_code)>(
-      []<typename Handler>(Handler&& handler, std::shared_ptr<task_queue> target, asio::any_io_executor home) {
-        auto node = make_node<pending_rest<std::decay_t<Handler>>>(std::forward<Handler>(handler), home);
+  return initiate<void(error_code)>(
+      std::move(fallback), std::forward<Token>(token),
+      []<typename Handler>(Handler handler, const asio::any_io_executor& executor, std::shared_ptr<task_queue> target) {
+        auto node = make_node<pending_rest<Handler>>(std::move(handler), executor);
         connect_cancellation<rest_waiter>(asio::get_associated_cancellation_slot(node->handler()), target, node);
         target->notify_at_rest(std::move(node));
       },
-      token, std::move(queue), std::move(fallback));
+      std::move(queue));
 }
 
 }  // namespace detail

@@ -3,6 +3,7 @@
 #include <roster/detail/cancel_spawned.hpp>
 #include <roster/detail/channel.hpp>
 #include <roster/detail/closing_service.hpp>
+#include <roster/detail/initiate.hpp>
 #include <roster/detail/pending_handler.hpp>
 #include <roster/exec/run_context.hpp>
 #include <roster/exec/sink.hpp>
@@ -156,18 +157,19 @@ class [[nodiscard]] stream {
 
   template <typename Token>
   static auto start(source_ptr source, asio::any_io_executor fallback, Token&& token) {
-    return asio::async_initiate<Token, void(std::exception_ptr, std::optional<Chunk>)>(
-        []<typename Handler>(Handler&& handler, source_ptr from, asio::any_io_executor home) {
+    return detail::initiate<void(std::exception_ptr, std::optional<Chunk>)>(
+        std::move(fallback), std::forward<Token>(token),
+        []<typename Handler>(Handler handler, const asio::any_io_executor& executor, source_ptr from) {
           std::exception_ptr failure;
           std::optional<Chunk> chunk;
           if (from->try_next(failure, chunk))
-            return detail::complete_immediately(std::forward<Handler>(handler), home, std::move(failure), std::move(chunk));
-          auto node = detail::make_node<pending_chunk<std::decay_t<Handler>>>(std::forward<Handler>(handler), home);
+            return detail::complete_immediately(std::move(handler), executor, std::move(failure), std::move(chunk));
+          auto node = detail::make_node<pending_chunk<Handler>>(std::move(handler), executor);
           const auto slot = asio::get_associated_cancellation_slot(node->handler());
           detail::connect_cancellation<detail::channel_reader<Chunk>>(slot, from, node);
           from->park(std::move(node));
         },
-        token, std::move(source), std::move(fallback));
+        std::move(source));
   }
 
   static asio::awaitable<std::optional<Chunk>> next(source_ptr source) {

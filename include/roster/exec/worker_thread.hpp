@@ -9,19 +9,15 @@
 #include <memory>
 #include <utility>
 
-namespace boost::asio {
-template <typename Allocator>
-class use_future_t;
-}
-
 ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-template <typename Token>
-inline constexpr bool blocks_its_caller = false;
-template <typename Allocator>
-inline constexpr bool blocks_its_caller<asio::use_future_t<Allocator>> = true;
+/// What a token makes of an operation that somebody can only wait for by blocking: a future, whatever the token looks like.
+template <typename Result>
+concept future_like = requires(Result& result) {
+  result.wait();
+};  // blocks: nobody, it is not called
 
 template <typename T>
 asio::awaitable<T> would_deadlock() {
@@ -40,8 +36,8 @@ asio::awaitable<T> would_deadlock() {
 /// The worker lives on one device: the one the first call asks for, else the default. A call for another fails with
 /// `device_mismatch`.
 ///
-/// Work may post more work to its own worker. To wait for it there would be to wait for ever: a call with `use_future` made on
-/// the worker's own thread fails with `would_deadlock`.
+/// Work may post more work to its own worker. To wait for it there would be to wait for ever: a call made on the worker's own
+/// thread whose token makes a future of it, as `use_future` does in all its forms, fails with `would_deadlock`.
 ///
 /// Starts run in an `async_once_cell`, and calls complete like those of a `blocking_pool`: what these say of memory holds here.
 ///
@@ -135,7 +131,8 @@ class worker_thread {
       return core::template run<detail::on_cancel::wait>(core_, call_options(), detail::entry::wait_for_room,
                                                          detail::bind_work(std::forward<F>(function)));
     };
-    if constexpr (detail::blocks_its_caller<std::remove_cvref_t<Token>>)
+    using result_type = decltype(detail::async_coroutine(core_->executor(), start(), std::forward<Token>(token)));
+    if constexpr (detail::future_like<result_type>)
       if (core_->on_own_thread())
         return detail::async_coroutine(core_->executor(), detail::would_deadlock<typename decltype(start())::value_type>(),
                                        std::forward<Token>(token));

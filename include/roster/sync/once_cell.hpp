@@ -1,6 +1,7 @@
 #pragma once
 
 #include <roster/detail/cell_state.hpp>
+#include <roster/detail/initiate.hpp>
 #include <roster/detail/pending_handler.hpp>
 
 #include <functional>
@@ -68,7 +69,7 @@ class async_once_cell {
     ROSTER_CHECK_CALLABLE(Initialise);
     if (auto value = state_->value()) return ready(std::move(value));
     return start(state_, make_flight(std::forward<Initialise>(initialise), std::forward<Args>(arguments)...),
-                 asio::use_awaitable);
+                 asio::any_io_executor(), asio::use_awaitable);
   }
 
   /// The same for any completion token. Handler signature: `void(std::exception_ptr, value_type)`.
@@ -80,7 +81,7 @@ class async_once_cell {
   template <typename Initialise, typename Token>
   [[nodiscard]] auto async_get_or_init(Initialise&& initialise, Token&& token) {
     ROSTER_CHECK_CALLABLE(Initialise);
-    return start(state_, make_flight(std::forward<Initialise>(initialise)), std::forward<Token>(token));
+    return start(state_, make_flight(std::forward<Initialise>(initialise)), state_->executor(), std::forward<Token>(token));
   }
 
  private:
@@ -138,16 +139,16 @@ class async_once_cell {
   static asio::awaitable<value_type> ready(value_type value) { co_return value; }
 
   template <typename Token>
-  static auto start(state_ptr state, flight_ptr own, Token&& token) {
-    return asio::async_initiate<Token, void(std::exception_ptr, value_type)>(
-        []<typename Handler>(Handler handler, state_ptr self, flight_ptr own_flight) {
-          auto node = detail::make_node<pending_value<std::decay_t<Handler>>>(std::forward<Handler>(handler), self->executor(),
-                                                                              std::move(own_flight));
+  static auto start(state_ptr state, flight_ptr own, asio::any_io_executor executor, Token&& token) {
+    return detail::initiate<void(std::exception_ptr, value_type)>(
+        std::move(executor), std::forward<Token>(token),
+        []<typename Handler>(Handler handler, const asio::any_io_executor& fallback, state_ptr self, flight_ptr own_flight) {
+          auto node = detail::make_node<pending_value<Handler>>(std::move(handler), fallback, std::move(own_flight));
           const auto slot = asio::get_associated_cancellation_slot(node->handler());
           detail::connect_cancellation<detail::cell_waiter<stored_type>>(slot, self, node);
           self->join(std::move(node), slot);
         },
-        token, std::move(state), std::move(own));
+        std::move(state), std::move(own));
   }
 
   const state_ptr state_;

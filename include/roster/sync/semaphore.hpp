@@ -2,6 +2,7 @@
 
 #include <roster/detail/asio.hpp>
 #include <roster/detail/closing_service.hpp>
+#include <roster/detail/initiate.hpp>
 #include <roster/detail/pending_handler.hpp>
 #include <roster/detail/shared_queue.hpp>
 
@@ -220,7 +221,7 @@ class basic_async_semaphore {
   /// **Errors**: `operation_aborted` when cancelled or when the semaphore, or its context, is destroyed.
   template <typename Token>
   [[nodiscard]] auto async_acquire(Token&& token) {
-    return start(state_, std::forward<Token>(token));
+    return start(state_, state_->executor(), std::forward<Token>(token));
   }
 
   /// The number of permits that `try_acquire` could take now.
@@ -245,26 +246,25 @@ class basic_async_semaphore {
   };
 
   template <typename Token>
-  static auto start(state_ptr state, Token&& token) {
-    return asio::async_initiate<Token, void(error_code, permit)>(
-        []<typename Handler>(Handler handler, state_ptr self) {
+  static auto start(state_ptr state, asio::any_io_executor executor, Token&& token) {
+    return detail::initiate<void(error_code, permit)>(
+        std::move(executor), std::forward<Token>(token),
+        []<typename Handler>(Handler handler, const asio::any_io_executor& fallback, state_ptr self) {
           if (self->try_acquire()) {
             permit taken(self);
-            return detail::complete_immediately(std::forward<Handler>(handler), self->executor(), error_code(),
-                                                std::move(taken));
+            return detail::complete_immediately(std::move(handler), fallback, error_code(), std::move(taken));
           }
-          auto node =
-              detail::make_node<pending_permit<std::decay_t<Handler>>>(std::forward<Handler>(handler), self->executor());
+          auto node = detail::make_node<pending_permit<Handler>>(std::move(handler), fallback);
           const auto slot = asio::get_associated_cancellation_slot(node->handler());
           detail::connect_cancellation<detail::semaphore_waiter>(slot, self, node);
           self->enqueue(std::move(node));
         },
-        token, std::move(state));
+        std::move(state));
   }
 
   static asio::awaitable<permit, Executor> acquire(state_ptr state) {
     if (state->try_acquire()) co_return permit(std::move(state));
-    co_return co_await start(std::move(state), asio::use_awaitable_t<Executor>());
+    co_return co_await start(std::move(state), asio::any_io_executor(), asio::use_awaitable_t<Executor>());
   }
 
   const state_ptr state_;

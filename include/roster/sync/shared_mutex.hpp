@@ -1,5 +1,6 @@
 #pragma once
 
+#include <roster/detail/initiate.hpp>
 #include <roster/detail/lock_state.hpp>
 
 #include <memory>
@@ -177,13 +178,13 @@ class basic_async_shared_mutex {
   /// **Errors**: `operation_aborted` when cancelled or when the lock, or its context, is destroyed.
   template <typename Token>
   [[nodiscard]] auto async_lock(Token&& token) {
-    return start<detail::lock_mode::exclusive>(state_, std::forward<Token>(token));
+    return start<detail::lock_mode::exclusive>(state_, state_->executor(), std::forward<Token>(token));
   }
 
   /// Starts waiting for shared ownership. Handler signature: `void(error_code, shared_guard)`. In all else like `async_lock`.
   template <typename Token>
   [[nodiscard]] auto async_lock_shared(Token&& token) {
-    return start<detail::lock_mode::shared>(state_, std::forward<Token>(token));
+    return start<detail::lock_mode::shared>(state_, state_->executor(), std::forward<Token>(token));
   }
 
   /// The executor of handlers that have none.
@@ -202,27 +203,26 @@ class basic_async_shared_mutex {
   }
 
   template <detail::lock_mode Mode, typename Token>
-  static auto start(state_ptr state, Token&& token) {
-    return asio::async_initiate<Token, void(error_code, detail::lock_guard<Mode>)>(
-        []<typename Handler>(Handler handler, state_ptr self) {
-          using node_type = detail::pending_lock<std::decay_t<Handler>, Mode>;
+  static auto start(state_ptr state, asio::any_io_executor executor, Token&& token) {
+    return detail::initiate<void(error_code, detail::lock_guard<Mode>)>(
+        std::move(executor), std::forward<Token>(token),
+        []<typename Handler>(Handler handler, const asio::any_io_executor& fallback, state_ptr self) {
           if (self->try_lock(Mode)) {
             detail::lock_guard<Mode> guard(self);
-            return detail::complete_immediately(std::forward<Handler>(handler), self->executor(), error_code(),
-                                                std::move(guard));
+            return detail::complete_immediately(std::move(handler), fallback, error_code(), std::move(guard));
           }
-          auto node = detail::make_node<node_type>(std::forward<Handler>(handler), self->executor());
+          auto node = detail::make_node<detail::pending_lock<Handler, Mode>>(std::move(handler), fallback);
           const auto slot = asio::get_associated_cancellation_slot(node->handler());
           detail::connect_cancellation<detail::lock_waiter>(slot, self, node);
           self->enqueue(std::move(node));
         },
-        token, std::move(state));
+        std::move(state));
   }
 
   template <detail::lock_mode Mode>
   static asio::awaitable<detail::lock_guard<Mode>, Executor> acquire(state_ptr state) {
     if (state->try_lock(Mode)) co_return detail::lock_guard<Mode>(std::move(state));
-    co_return co_await start<Mode>(std::move(state), asio::use_awaitable_t<Executor>());
+    co_return co_await start<Mode>(std::move(state), asio::any_io_executor(), asio::use_awaitable_t<Executor>());
   }
 
   const state_ptr state_;
