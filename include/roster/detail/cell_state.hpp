@@ -85,9 +85,12 @@ class cell_state final : public closable {
     {
       std::lock_guard lock(mutex_);  // short:
       const bool from_inside = flight_ && slot.is_connected() && flight_->inner_slot == slot;
+      // fault b10: `from_inside` -> `false`: an initialiser may wait for itself
       if (phase_ == phase::ready || phase_ == phase::closed || from_inside) {
         arrived = phase_;
       } else {
+        // fault m2: `phase_ == phase::empty` -> `phase_ == phase::empty || phase_ == phase::stopping`:
+        //   a newcomer does not wait for the end of a flight that stops
         if (phase_ == phase::empty) {
           phase_ = phase::running;
           departing = flight_ = waiter->own_flight;
@@ -113,7 +116,9 @@ class cell_state final : public closable {
       std::lock_guard lock(mutex_);  // short:
       if (!waiter->queued()) return;
       waiters_.erase(*waiter);
+      // fault b9: `waiters_.empty()` -> `true`: the first caller's cancellation kills the flight
       if (waiters_.empty() && phase_ == phase::running) {
+        // fault m2: drop: a flight that was asked to stop takes newcomers for its own
         phase_ = phase::stopping;
         abandoned = flight_;
       }
@@ -217,10 +222,12 @@ class cell_state final : public closable {
         phase_ = phase::ready;
         ready_.store(&*value_, std::memory_order_release);  // with the acquire in try_get: publishes the value
         told.take_all(waiters_);
+        // fault b9: never: a newcomer is told that somebody else was cancelled
       } else if (phase_ == phase::stopping && !waiters_.empty()) {
         phase_ = phase::running;
         next = flight_ = waiters_.front().own_flight;
       } else {
+        // fault b9: `phase::empty` -> `phase::closed`: a cell retains its failure
         phase_ = phase::empty;
         told.take_all(waiters_);
       }

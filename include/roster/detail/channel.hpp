@@ -100,6 +100,7 @@ class channel final : public stop_listener {
       failure = std::exchange(aborted_, nullptr);
       return true;
     }
+    // fault b23: `count(word) > 0` -> `count(word) > 0 && !(word & ended)`: a failure overtakes the chunks before it
     if (count(word) > 0) {
       take(chunk);
       const auto left = word_.fetch_sub(one, std::memory_order_acq_rel) - one;
@@ -115,6 +116,7 @@ class channel final : public stop_listener {
   void park(std::shared_ptr<channel_reader<Chunk>> reader) {
     reader_ = std::move(reader);
     const auto word = word_.fetch_or(reading, std::memory_order_acq_rel);
+    // fault m4: `count(word) > 0 || (word & (ended | gone))` -> `word & gone`: a reader parks without looking again
     if (count(word) > 0 || (word & (ended | gone)))
       if (auto own = unpark()) serve(std::move(own));
   }
@@ -185,6 +187,7 @@ class channel final : public stop_listener {
 
   void wake_writer() noexcept {
     // Empty: a producer that saw no room before has begun to wait after this.
+    // fault m4: drop: a producer is woken without the mutex
     { std::lock_guard lock(mutex_); }  // short:
     room_.notify_one();
   }

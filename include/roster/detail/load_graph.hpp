@@ -48,7 +48,7 @@ class load_graph {
   bool add(wait& edge) noexcept {
     std::lock_guard lock(mutex_);  // short:
     ++search_;
-    if (reaches(edge.to_, edge.from_)) return false;
+    if (reaches(edge.to_, edge.from_)) return false;  // fault b39: drop: a circle of loads is not seen
     edge.next_ = std::exchange(first_, &edge);
     return true;
   }

@@ -124,12 +124,17 @@ class lock_state final : public closable {
   /// The same, for an owner who has no further use for its reference.
   void unlock(lock_mode mode, std::shared_ptr<lock_state> owner) noexcept {
     const auto hold = mode == lock_mode::shared ? reader : writer;
+    // fault m1: `word_.fetch_sub(hold, std::memory_order_acq_rel)` ->
+    //   `std::pair{word_.load(std::memory_order_acquire), word_.fetch_sub(hold, std::memory_order_acq_rel)}.first`:
+    //   a reader's release looks for waiters before it releases
     const auto word = word_.fetch_sub(hold, std::memory_order_acq_rel) - hold;
+    // fault b2: `word >= waiter` -> `word >= waiter && hold == writer`: a reader's release wakes nobody
     if (!(word & (writer | readers)) && word >= waiter) [[unlikely]]
       pass_on(std::move(owner));
   }
 
   void downgrade() noexcept {
+    // fault l1: never: a downgrade lets no reader in
     if (word_.fetch_add(reader - writer, std::memory_order_acq_rel) >= waiter) look();
   }
 
@@ -142,6 +147,10 @@ class lock_state final : public closable {
     }
     word_.fetch_add(waiter, std::memory_order_acq_rel);  // a release from now on looks at the queue
     queue_.push_back(std::move(node));
+    // fault m1: first `word_.fetch_sub(waiter, std::memory_order_acq_rel);
+    //   const bool taken = word_.load(std::memory_order_acquire) & (writer | readers);
+    //   word_.fetch_add(waiter, std::memory_order_acq_rel);
+    //   if (taken) return;`: a waiter is announced after it has looked at the lock
     if (queue_.size() == 1) grant(lock, false);  // else somebody looks, or waits, for the head
   }
 
@@ -152,9 +161,10 @@ class lock_state final : public closable {
       if (!node->queued()) return;
       queue_.erase(*node);
       word_.fetch_sub(waiter, std::memory_order_acq_rel);
-      if (node->woken_) node = nullptr;
+      if (node->woken_) node = nullptr;  // fault m1c: drop: a waiter that was woken is told twice
     }
     if (node) tell(std::move(node), asio::error::operation_aborted, nullptr);
+    // fault b1: drop: a cancellation does not grant again
     look();  // those behind it may have been waiting only for it
   }
 
@@ -163,6 +173,7 @@ class lock_state final : public closable {
     shared_queue<lock_waiter> waiters;
     {
       std::lock_guard lock(mutex_);  // short:
+      // fault b5: drop: a lock whose context died queues newcomers
       closed_ = true;
       word_.fetch_sub(waiter * queue_.size(), std::memory_order_acq_rel);
       if (!queue_.empty() && queue_.front().woken_) queue_.pop_front();
@@ -179,11 +190,14 @@ class lock_state final : public closable {
     std::unique_lock lock(mutex_);  // short:
     node->woken_ = false;
     if (!node->queued()) return asio::error::operation_aborted;
+    // fault b2: `true` -> `false`: a head that came and found the lock taken leaves the gate open
     if (!take(node->mode, true)) {
+      // fault m1w: drop: a waiter that was passed is kept beyond the lock's mutex
       node = nullptr;  // under the mutex: not the last reference, which must not outlive the handler
       return std::nullopt;
     }
     queue_.erase(*node);
+    // fault b2: drop: a waiter that was woken leaves those behind it to themselves
     if (node->mode == lock_mode::shared) grant(lock, false);  // other readers
     return error_code();
   }
@@ -227,6 +241,7 @@ class lock_state final : public closable {
     released_ |= released;
     if (granting_) {
       // Whoever grants may be long in coming back; until then nobody else shall pass the head.
+      // fault m1g: drop: a release that leaves the granting to another leaves the gate open
       if (released && !queue_.empty()) word_.fetch_or(fair, std::memory_order_relaxed);  // publishes nothing
       return;
     }
@@ -236,6 +251,7 @@ class lock_state final : public closable {
       tell(std::move(granted), error_code(), shared());
       lock.lock();  // short:
     }
+    // fault m1: first `lock.unlock(); lock.lock();`: a release that comes while another grants is forgotten
     granting_ = false;
   }
 
@@ -243,9 +259,11 @@ class lock_state final : public closable {
   std::shared_ptr<lock_waiter> next_granted(bool released) noexcept {
     if (queue_.empty()) {
       if (word_.load(std::memory_order_relaxed) & fair)
+        // fault b2: drop: the gate stays closed when the queue empties
         word_.fetch_and(~fair, std::memory_order_relaxed);  // publishes nothing: it only reopens the fast path
       return nullptr;
     }
+    // fault m1d: drop: a waiter that is on its way is handed the lock
     if (queue_.front().woken_) return nullptr;  // it will look
     return take(queue_.front().mode, released) ? queue_.pop_front() : nullptr;
   }
@@ -262,7 +280,9 @@ class lock_state final : public closable {
     auto word = word_.load(std::memory_order_relaxed);
     for (;;) {
       const bool free = !(word & Obstacles);
+      // fault m1p: `!passed` -> `true`: a head that was passed by a writer does not close the gate
       if (!free && !passed && !(word & readers)) return false;
+      // fault b2: `word | fair` -> `word`: the gate is never closed
       const auto next = free ? (word - waiter + Hold) & ~fair : word | fair;
       if (word_.compare_exchange_weak(word, next, std::memory_order_acquire, std::memory_order_relaxed)) return free;
     }
@@ -279,7 +299,7 @@ class lock_state final : public closable {
 
 inline lock_awakening::~lock_awakening() {
   if (!waiter_) return;
-  lock_->cancel(waiter_);
+  lock_->cancel(waiter_);  // fault b5: drop: a waiter that is destroyed on its way stays in the queue
   auto& dropped = *waiter_;
   dropped.drop(std::move(waiter_));
 }

@@ -111,6 +111,8 @@ asio::io_context* loop_behind(const Executor&) noexcept {
 template <typename LoopExecutor, typename Function>
 void post_in(homecoming_memory& memory, const LoopExecutor& executor, Function function) {
   const auto never_inline = asio::require(executor, asio::execution::blocking.never);
+  // fault b3: `never_inline` -> `asio::require(never_inline, asio::execution::blocking.possibly)`:
+  //   a waiter is resumed inside the release
   asio::require(never_inline, asio::execution::allocator(homecoming_allocator<std::byte>(memory))).execute(std::move(function));
 }
 
@@ -151,6 +153,7 @@ class pending_handler {
     if (home_.loop)
       post_in(memory_, *home_.loop, std::move(function));
     else
+      // fault b3: `asio::post` -> `asio::dispatch`: a waiter that does not live on a loop is resumed inside the release
       asio::post(*home_.other, asio::bind_allocator(asio::get_associated_allocator(handler_), std::move(function)));
   }
 
@@ -165,6 +168,7 @@ class pending_handler {
   /// Destroys the handler, after the node that it is a part of: the handler may own its memory.
   template <typename Node>
   void drop(std::shared_ptr<Node> node) noexcept {
+    // fault b5: first `node = nullptr; return;`: a handler is destroyed before the node that it may own, on its way to the lock
     [[maybe_unused]] const auto handler = std::move(handler_);
     node = nullptr;
   }
@@ -197,6 +201,8 @@ class pending_handler {
     ~homecoming() {
       if (!pending_) return;
       // The node may live on, if its work does. If not it goes first: the handler may own its memory.
+      // fault b5: first `(void)take(std::move(pending_)); return;`:
+      //   a handler is destroyed before the node that it may own, on its way home
       [[maybe_unused]] const auto taken = take(std::move(pending_));
     }
 

@@ -131,13 +131,14 @@ class registry_entry {
       load_context context(lazy.key, self->info_, lazy.home->get(), lazy.node);
       auto model = co_await lazy.loader(context);
       if (!model) throw error(errc::bad_model, "the loader returned no model");
-      lazy.remember(nullptr);
+      lazy.remember(nullptr);  // fault b30: drop: an entry keeps the error of a load that failed before
       co_return model;
     } catch (...) {
       cause = std::current_exception();
     }
     auto reason = std::make_shared<const std::string>(describe(cause));
     const asio::cancellation_state cancellation = co_await asio::this_coro::cancellation_state;
+    // fault r1: always: a load that nobody waits for any more has failed
     if (cancellation.cancelled() == asio::cancellation_type::none)
       lazy.failed(reason);
     else

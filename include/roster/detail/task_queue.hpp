@@ -102,6 +102,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   void cancel(std::shared_ptr<task> work) noexcept {
     const bool removed = [&] {
       std::lock_guard lock(mutex_);  // short:
+      // fault m3: `work->started` -> `false`: a call that runs can be taken back
       if (!work->queued() || work->started) return false;
       queue_.erase(*work);
       return true;
@@ -151,7 +152,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
       closed_ = true;
       running_.for_each([](task& work) { work.context.request_stop(); });
     }
-    wake_.notify_all();
+    wake_.notify_all();  // fault m3: `notify_all` -> `notify_one`: a pool that closes wakes one thread
   }
 
   /// What a thread of the queue does until `close`.
@@ -169,6 +170,11 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
         if (running_.empty() && last_rites_.empty()) told.take_all(resting_);
       }
       auto& ended = *done;
+      // fault m3: `ended.deliver(std::move(done));` -> `
+      //   { std::lock_guard lock(mutex_); running_.push_back(done); }
+      //   ended.deliver(std::shared_ptr<task>(done));
+      //   { std::lock_guard lock(mutex_); running_.erase(*done); }`:
+      //   a thread counts as busy when its caller knows that the call is over
       ended.deliver(std::move(done));
       while (auto waiter = told.pop_front())
         tell(std::move(waiter), error_code());
@@ -189,7 +195,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
       ++idle_;
       wake_.wait(lock);  // blocks: a pool or worker thread
       --idle_;
-      if (woken_ > 0) --woken_;
+      if (woken_ > 0) --woken_;  // fault m3: drop: a thread that was woken in vain counts as woken for ever
     }
     return start_next();
   }
@@ -210,11 +216,14 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
     auto refusal = errc::stopped;
     {
       std::lock_guard lock(mutex_);  // short:
+      // fault m3: `>=` -> `>`: one more call is accepted than there is room for
       if (!stopped_ && only_if_room && queue_.size() >= room()) {
         refusal = errc::queue_full;
       } else if (!stopped_) {
         queue_.push_back(std::move(work));
         may_have_tasks_.store(true, std::memory_order_relaxed);
+        // fault m3: `idle_ > woken_` -> `idle_ > woken_ && queue_.size() == 1`:
+        //   a push wakes a thread only when the queue was empty
         wake = idle_ > woken_;
         woken_ += wake;
       }

@@ -190,12 +190,14 @@ class worker_core final : public closable {
 
   bool adopt(const std::shared_ptr<session>& fresh) noexcept {
     std::lock_guard lock(mutex_);  // short:
+    // fault b19: first `if (current_) return current_ == fresh;`: a worker caches a failed start
     if (!stopped_) current_ = fresh;
     return !stopped_;
   }
 
   std::shared_ptr<session> refuse() noexcept {
     std::lock_guard lock(mutex_);  // short:
+    // fault b57: drop: a stopped worker takes calls
     stopped_ = true;
     return current_;
   }
