@@ -60,7 +60,7 @@ class image {
 
  private:
   static std::size_t bytes(std::size_t width, std::size_t height) {
-    constexpr auto most = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max());
+    constexpr auto most = static_cast<std::size_t>((std::numeric_limits<std::ptrdiff_t>::max)());
     if (height != 0 && width > most / 3 / height) throw error(errc::invalid_argument, "image: too large");
     return width * height * 3;
   }

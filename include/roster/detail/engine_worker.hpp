@@ -25,7 +25,7 @@ class engine_worker {
                 std::size_t queue_limit)
       : gate_(std::make_shared<admission_gate>(admission(1, queue_limit))),
         core_(make_closable<worker_core<Engine>>(executor, std::move(factory), std::move(where),
-                                                 std::numeric_limits<std::size_t>::max() / 2)) {}
+                                                 (std::numeric_limits<std::size_t>::max)() / 2)) {}
   engine_worker(const engine_worker&) = delete;
   engine_worker& operator=(const engine_worker&) = delete;
 

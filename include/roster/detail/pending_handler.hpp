@@ -6,9 +6,11 @@
 #include <boost/asio/execution/allocator.hpp>
 #include <boost/asio/execution/bad_executor.hpp>
 #include <boost/asio/execution/blocking.hpp>
+#include <boost/asio/execution/context.hpp>
 #include <boost/asio/execution/outstanding_work.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/prefer.hpp>
+#include <boost/asio/query.hpp>
 #include <boost/asio/recycling_allocator.hpp>
 #include <boost/asio/require.hpp>
 
@@ -97,10 +99,10 @@ class homecoming_allocator {
 /// The loop behind an executor, if that is an `io_context`'s own: unlike what hides it, that one takes an allocator.
 inline asio::io_context* loop_behind(const asio::any_io_executor& executor) noexcept {
   const auto* bare = executor.target<asio::io_context::executor_type>();
-  return bare ? &bare->context() : nullptr;
+  return bare ? &asio::query(*bare, asio::execution::context) : nullptr;
 }
 inline asio::io_context* loop_behind(const asio::io_context::executor_type& executor) noexcept {
-  return &executor.context();
+  return &asio::query(executor, asio::execution::context);
 }
 template <typename Executor>
 asio::io_context* loop_behind(const Executor&) noexcept {

@@ -65,7 +65,7 @@ class rest_waiter : public queue_node<rest_waiter> {
 class task_queue final : public std::enable_shared_from_this<task_queue> {
  public:
   task_queue(std::size_t threads, std::size_t limit)
-      : threads_(threads), limit_(std::min(limit, std::numeric_limits<std::size_t>::max() - threads)) {}
+      : threads_(threads), limit_((std::min)(limit, (std::numeric_limits<std::size_t>::max)() - threads)) {}
   task_queue(const task_queue&) = delete;
   task_queue& operator=(const task_queue&) = delete;
 
@@ -75,7 +75,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
 
   counters count() const noexcept {
     std::lock_guard lock(mutex_);  // short:
-    const auto queued = std::min(queue_.size(), room());
+    const auto queued = (std::min)(queue_.size(), room());
     return {running_.size(), queued, queue_.size() - queued};
   }
 

@@ -13,8 +13,9 @@ class admission {
  public:
   /// Accepts `concurrency` calls to run, and `queue_limit` more to wait.
   admission(std::size_t concurrency, std::size_t queue_limit)
-      : limit_(queue_limit < std::numeric_limits<std::size_t>::max() - concurrency ? concurrency + queue_limit
-                                                                                   : std::numeric_limits<std::size_t>::max()) {}
+      : limit_(queue_limit < (std::numeric_limits<std::size_t>::max)() - concurrency
+                   ? concurrency + queue_limit
+                   : (std::numeric_limits<std::size_t>::max)()) {}
 
   /// A call arrives: whether it is accepted.
   bool arrive() noexcept {

@@ -50,7 +50,7 @@ class embedding_network {
     cv::Mat blob;
     for (std::size_t done = 0; done < count;) {
       context.throw_if_stop_requested();
-      const auto size = std::min(batch_, count - done);
+      const auto size = (std::min)(batch_, count - done);
       net_.guard([&] {
         clear(blob, fixed_batch_ ? batch_ : size);
         for (std::size_t index = 0; index < size; ++index)
@@ -82,7 +82,7 @@ class embedding_network {
     net.set_input(blob);
     const auto result = net.forward(output_);
     for (int axis = 1; axis < result.dims; ++axis)
-      dimension_ = std::max(dimension_, static_cast<std::size_t>(result.size[axis]));
+      dimension_ = (std::max)(dimension_, static_cast<std::size_t>(result.size[axis]));
     check(net, result, blob, errc::bad_model);
   }
 

@@ -101,7 +101,7 @@ class image_encoder final {
       if (of_network == 0 && of_options == 0)
         file.fail(errc::invalid_argument,
                   detail::describe(input) + ", so image_encoder_options::input_size has to say which size");
-      of_network = std::max(of_network, of_options);
+      of_network = (std::max)(of_network, of_options);
     };
     choose(sizes[2], options.input_height());
     choose(sizes[3], options.input_width());

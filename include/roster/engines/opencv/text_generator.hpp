@@ -76,7 +76,7 @@ class text_generator final {
   /// a question that is empty, too long, no valid UTF-8 or outside the vocabulary, an empty stop string, and numbers out of
   /// range; `bad_output` for NaN or infinity, or if OpenCV fails. The generator remains usable.
   void run(const text_request& request, sink<text_event>& out, run_context& context) {
-    const auto limit = request.max_tokens().value_or(std::min(default_max_tokens, context_length()));
+    const auto limit = request.max_tokens().value_or((std::min)(default_max_tokens, context_length()));
     const auto temperature = request.temperature().value_or(default_temperature);
     const auto top_p = request.top_p().value_or(1);
     check(request, limit, temperature, top_p);
