@@ -1,21 +1,18 @@
-# Each dependency is taken from the system when it is there, and downloaded, pinned to the version that the tests use,
-# when it is not and ROSTER_ALLOW_DOWNLOADS permits it.
+# Each dependency is taken from the project around roster, or the system, when it is there, and downloaded, pinned to the
+# version that the tests use, when it is not and ROSTER_ALLOW_DOWNLOADS permits it.
 include(FetchContent)
 
-macro(roster_check_download package debian_package)
+function(roster_check_download package debian_package)
   if(NOT ROSTER_ALLOW_DOWNLOADS)
     message(FATAL_ERROR "roster needs ${package}, which was not found, and ROSTER_ALLOW_DOWNLOADS is off. "
                         "Install it (on Debian: ${debian_package}) or set ${package}_ROOT.")
   endif()
   message(STATUS "roster: ${package} not found, downloading it")
-  set(roster_downloaded_${package} TRUE)
-endmacro()
+endfunction()
 
-macro(roster_require_boost)
-  if(NOT TARGET Boost::headers)
-    find_package(Boost 1.81 CONFIG QUIET COMPONENTS headers)
-  endif()
-  if(NOT TARGET Boost::headers)
+function(roster_require_boost)
+  roster_find_boost(problem)
+  if(NOT problem AND NOT TARGET roster::boost)
     roster_check_download(Boost libboost1.81-dev)
     # The release archive holds all headers in one folder. SOURCE_SUBDIR names none: nothing of Boost is built.
     FetchContent_Declare(roster_boost
@@ -26,14 +23,16 @@ macro(roster_require_boost)
     FetchContent_MakeAvailable(roster_boost)
     add_library(Boost::headers INTERFACE IMPORTED GLOBAL)
     target_include_directories(Boost::headers INTERFACE ${roster_boost_SOURCE_DIR})
+    roster_find_boost(problem)
   endif()
-endmacro()
+  if(problem)
+    message(FATAL_ERROR "roster: ${problem}")
+  endif()
+endfunction()
 
-macro(roster_require_fmt)
-  if(NOT TARGET fmt::fmt)
-    find_package(fmt 9 CONFIG QUIET)
-  endif()
-  if(NOT TARGET fmt::fmt)
+function(roster_require_fmt)
+  roster_find_fmt(problem)
+  if(NOT problem AND NOT TARGET roster::fmt)
     roster_check_download(fmt libfmt-dev)
     FetchContent_Declare(fmt
       URL https://github.com/fmtlib/fmt/archive/refs/tags/9.1.0.tar.gz
@@ -41,10 +40,14 @@ macro(roster_require_fmt)
       DOWNLOAD_EXTRACT_TIMESTAMP FALSE
       SYSTEM)
     FetchContent_MakeAvailable(fmt)
+    roster_find_fmt(problem)
   endif()
-endmacro()
+  if(problem)
+    message(FATAL_ERROR "roster: ${problem}")
+  endif()
+endfunction()
 
-# Either major version of Catch2; the tests include it through tests/support/catch.hpp.
+# Either major version of Catch2; the tests include it through tests/support/catch.hpp. A macro: they use what it finds.
 macro(roster_require_catch2)
   find_package(Catch2 CONFIG QUIET)
   if(NOT Catch2_FOUND)

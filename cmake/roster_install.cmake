@@ -1,11 +1,6 @@
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
-if(roster_downloaded_Boost OR roster_downloaded_fmt)
-  message(STATUS "roster: no install rules, because the package would depend on downloads in the build tree")
-  return()
-endif()
-
 set(roster_cmake_dir ${CMAKE_INSTALL_DATADIR}/cmake/roster)
 
 foreach(target IN LISTS roster_targets)
@@ -21,5 +16,7 @@ install(
   FILES
     ${PROJECT_BINARY_DIR}/roster-config.cmake
     ${PROJECT_BINARY_DIR}/roster-config-version.cmake
+    cmake/roster_libraries.cmake
     cmake/roster_opencv.cmake
   DESTINATION ${roster_cmake_dir})
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

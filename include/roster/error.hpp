@@ -42,6 +42,9 @@ namespace detail {
 #endif
 class error_category_impl final : public boost::system::error_category {
  public:
+  // The number is its identity: a plugin has an object of its own.
+  constexpr error_category_impl() noexcept : error_category(0x1925dc10e8d56316) {}
+
   const char* name() const noexcept override { return "roster"; }
 
   std::string message(int value) const override {
