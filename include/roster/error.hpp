@@ -2,6 +2,7 @@
 
 #include <roster/version.hpp>
 
+#include <boost/config.hpp>
 #include <boost/system/error_code.hpp>
 #include <boost/system/system_error.hpp>
 
@@ -89,7 +90,7 @@ class error_category_impl final : public boost::system::error_category {
 
 }  // namespace detail
 
-/// The category of every `errc`.
+/// The category of every `errc`. A plugin may have one of its own; they compare equal.
 inline const boost::system::error_category& error_category() noexcept {
   static const detail::error_category_impl category;
   return category;
@@ -102,7 +103,10 @@ inline error_code make_error_code(errc value) noexcept {
 
 /// An `errc` with a message of its own. Everything roster throws is this or another `boost::system::system_error`, but for
 /// Asio's `bad_executor`: a handler would be called on a context that is gone.
-class error : public boost::system::system_error {
+///
+/// One that a plugin (`dlopen`) throws can be caught in its host, also where the standard library tells types apart by address
+/// (libc++) if the host exports its symbols.
+class BOOST_SYMBOL_VISIBLE error : public boost::system::system_error {
  public:
   /// An error without further explanation.
   explicit error(errc value) : system_error(make_error_code(value)) {}
@@ -112,7 +116,7 @@ class error : public boost::system::system_error {
 };
 
 /// A model failed to load. Holds what the loader threw.
-class load_error final : public error {
+class BOOST_SYMBOL_VISIBLE load_error final : public error {
  public:
   /// Describes the failure of `key`'s loader, which threw `cause`, whose message is `reason`.
   load_error(std::string_view key, std::exception_ptr cause, std::string_view reason)

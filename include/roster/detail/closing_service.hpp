@@ -88,7 +88,8 @@ inline closable::~closable() {
   if (list_) list_->remove(*this);
 }
 
-/// Closes the states of a context when the context shuts down.
+/// Closes the states of a context when the context shuts down. A plugin with hidden symbols has an `id` of its own, and so a
+/// service of its own in the same context, which closes what the plugin made.
 class closing_service final : public asio::execution_context::service {
  public:
   using key_type = closing_service;
