@@ -6,7 +6,7 @@ usage: check_sources.py [--self-test]
 - include/roster blocks nowhere but where a line, or the one before it, says on which thread: "// blocks: a pool thread".
 - A std::mutex is taken only where that line says that it is held for a bounded moment: "// short:".
 - Includes point down the layers, and stay out of what a layer must not know.
-- No co_await expression holds what g++ 12 miscompiles: a capturing lambda or a braced temporary.
+- No co_await expression holds what g++ 12 miscompiles: a capturing lambda or a braced temporary, or is an arm of a conditional.
 - Nothing in include/roster is awaited while a lock is held, a mutex's or an async_shared_mutex's.
 
 --self-test breaks each rule in a copy of the sources and fails unless the check finds it.
@@ -95,6 +95,19 @@ def expression_around(text, position):
     return begin, position
 
 
+def in_conditional_arm(text):
+    """Whether what follows `text`, the beginning of a full expression, is in an arm of a conditional."""
+    inside = [False]  # for each open bracket
+    for character in text:
+        if character in "([{":
+            inside.append(False)
+        elif character in ")]}":
+            inside = inside[:-1] or [False]
+        elif character in "?,":
+            inside[-1] = character == "?"
+    return any(inside)
+
+
 def forbidden_in_co_await(text):
     """Positions and descriptions of what must not stand in the co_await expressions of `text` (without literals)."""
     found = set()
@@ -102,6 +115,8 @@ def forbidden_in_co_await(text):
         position, end = expression_around(text, match.start())
         if re.match(r"\}\s*[,.)]", text[end:]):
             found.add((match.start(), "a braced temporary around a co_await expression"))
+        if in_conditional_arm(text[position:match.start()]):
+            found.add((match.start(), "a co_await expression in an arm of a conditional"))
         while position < end:
             if text[position] == "{":
                 found.add((position, "a braced temporary in a co_await expression"))
@@ -276,6 +291,14 @@ FAULTS = [
     ("include/roster/sync/x.hpp", "auto f() { g({1}, co_await run()); }", "braced"),
     ("include/roster/sync/x.hpp", "auto f() { co_return co_await run(std::array<T, 2>{a, b}); }", "braced"),
     ("include/roster/sync/x.hpp", "auto f() { g(options{co_await run()}); }", "braced"),
+    ("include/roster/sync/x.hpp", "auto f() { auto x = c ? co_await a() : co_await b(); }", "arm of a conditional"),
+    ("include/roster/sync/x.hpp", "auto f() { co_return c() ? 1 : co_await b(); }", "arm of a conditional"),
+    ("include/roster/sync/x.hpp", "auto f() { co_return c[1] ? x : g(1, (co_await b()).value()); }", "arm of a conditional"),
+    ("include/roster/sync/x.hpp", "auto f() { g(c ? co_await a() : b, 1); }", "arm of a conditional"),
+    ("include/roster/sync/x.hpp", "auto f() { if (c ? co_await a() : b) { g(); } }", "arm of a conditional"),
+    ("include/roster/sync/x.hpp", "auto f() { auto x = co_await a() ? 1 : co_await b(); }", "arm of a conditional"),
+    ("include/roster/sync/x.hpp", "auto f() { co_await run(box{1}, x); }", "braced"),
+    ("include/roster/sync/x.hpp", "auto f() { co_await run({400, \"a\", \"b\"}); }", "braced"),
     ("examples/x.cpp", "auto f() {\n  co_await run(\n      [p] { return p; });\n}", "captures"),
     ("examples/support/x.hpp", "auto f() { co_await run([p] { return p; }); }", "captures"),
     ("include/roster/sync/x.hpp", "auto f() { std::lock_guard lock(m);  // short:\n co_await x(); }", "while 'lock' holds"),
@@ -298,6 +321,10 @@ FAULTS = [
     ("include/roster/engines/x.hpp", "#include <roster/version.hpp>", None),
     ("examples/x.cpp", "auto f() { for (auto x : co_await run([] { return T{1}; })) { g([x] {}); } }", None),
     ("examples/x.cpp", "auto f() { if (p) { g({1}); } co_await run(a[i], b[co_await c()]); T t{co_await d()}; }", None),
+    ("examples/x.cpp", "auto f() { auto x = co_await run() ? 1 : 2; auto y = g(c ? 1 : 2, co_await run()); }", None),
+    ("examples/x.cpp", "auto f() { co_await run(c ? a : b); auto x = (c ? a : b) + co_await run(c ? 1 : 2); }", None),
+    ("examples/x.cpp", "auto f() { auto x = c ? a : b; co_await run(); if (c ? a : b) co_await run(); }", None),
+    ("examples/x.cpp", "auto f() { auto x = c ? spawn([]() -> T<void> { co_await run(); }) : b; }", None),
     ("examples/x.cpp", "auto f() { while (auto x = co_await s.next()) g(T{*x}); spawn([p]() { co_await p->run(); }); }",
      None),
     ("examples/x.cpp", "auto f = [](auto& x) -> T<void> { if (co_await x.f()) { T{1}; } else { g([x] {}); } };", None),
