@@ -54,6 +54,9 @@ auto async_rest(std::shared_ptr<task_queue> queue, asio::any_io_executor fallbac
 /// Completing a call posts its handler; when memory for that cannot be had, or the result's move constructor throws, the
 /// program terminates, since there is nobody left to tell.
 ///
+/// Calls may come from any context but an `io_context` made with `BOOST_ASIO_CONCURRENCY_HINT_UNSAFE`: that takes no lock, so
+/// a call's completion, which comes from the pool's threads, may never be seen.
+///
 /// Work that starts further work on its own pool and blocks until that has run can wait for ever once all threads do so; post
 /// it, or await it from a coroutine, instead.
 ///
