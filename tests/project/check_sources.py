@@ -12,6 +12,7 @@ usage: check_sources.py [--self-test]
 --self-test breaks each rule in a copy of the sources and fails unless the check finds it.
 """
 
+import functools
 import re
 import shutil
 import sys
@@ -49,6 +50,7 @@ LITERAL = re.compile(
 INCLUDE = re.compile(r"""^\s*#\s*include\s*[<"]([^>"]+)[>"]""", re.MULTILINE)
 
 
+@functools.cache
 def without_literals(text):
     """The text with comments, strings and characters blanked out; lines keep their numbers and columns."""
     return LITERAL.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
@@ -108,6 +110,27 @@ def in_conditional_arm(text):
     return any(inside)
 
 
+@functools.cache
+def what_blocks(text):
+    """Lines and descriptions of what blocks, or locks, in `text` and does not say where."""
+    found = []
+    lines, code = text.splitlines(), without_literals(text).splitlines()
+    for index, line in enumerate(code):
+        marks = "\n".join(lines[max(index - 1, 0):index + 1])
+        blocks = re.search(r"//.*\bblocks: *\w", marks)
+        short = re.search(r"//.*\bshort:", marks)
+        for patterns, permitted, message in [
+            (BLOCKING, blocks, "blocks; say where: // blocks: <thread>"),
+            (LOCKING, blocks or short, "takes a mutex; say for how long: // short: or // blocks: <thread>"),
+            (UNPORTABLE, False, "is not portable"),
+        ]:
+            match = next(filter(None, (re.search(pattern, line) for pattern in patterns)), None)
+            if match and not permitted:
+                found.append((index + 1, f"'{match.group().strip()}' {message}"))
+    return found
+
+
+@functools.cache
 def forbidden_in_co_await(text):
     """Positions and descriptions of what must not stand in the co_await expressions of `text` (without literals)."""
     found = set()
@@ -161,7 +184,8 @@ class Checker:
     def run(self):
         for path in self.headers:
             text = path.read_text()
-            self.check_blocking(path, text)
+            for line, message in what_blocks(text):
+                self.report(path, line, message)
             self.check_includes(path, text)
             code = without_literals(text)
             for position, name in awaited_under_lock(code):
@@ -180,21 +204,6 @@ class Checker:
                 blank[block.start(1):block.end(1)] = block.group(1)
             self.check_co_await(readme, "".join(blank))
         return self.findings
-
-    def check_blocking(self, path, text):
-        lines, code = text.splitlines(), without_literals(text).splitlines()
-        for index, line in enumerate(code):
-            marks = "\n".join(lines[max(index - 1, 0):index + 1])
-            blocks = re.search(r"//.*\bblocks: *\w", marks)
-            short = re.search(r"//.*\bshort:", marks)
-            for patterns, permitted, message in [
-                (BLOCKING, blocks, "blocks; say where: // blocks: <thread>"),
-                (LOCKING, blocks or short, "takes a mutex; say for how long: // short: or // blocks: <thread>"),
-                (UNPORTABLE, False, "is not portable"),
-            ]:
-                match = next(filter(None, (re.search(pattern, line) for pattern in patterns)), None)
-                if match and not permitted:
-                    self.report(path, index + 1, f"'{match.group().strip()}' {message}")
 
     def check_includes(self, path, text):
         if "#pragma once" not in text:
