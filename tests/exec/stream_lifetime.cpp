@@ -345,7 +345,7 @@ TEST_CASE("The memory of a reader is returned before its handler is destroyed un
   worker_type worker(loop->get_executor(), make_engine);
   auto numbers = worker.start_stream<int>(call_options(), silent(gate));
   numbers.async_next(asio::bind_executor(*loop, memory.handler()));
-  run_until(*loop, [&] { return gate.arrived() > 0; });
+  test::drain(*loop);
   REQUIRE(memory.live() > 0);
   loop.reset();
   CHECK(memory.live_at_the_end == std::size_t{0});

@@ -326,14 +326,20 @@ TEST_CASE("the memory of a waiter for a value is returned before its handler is 
   test::handler_memory memory;
   auto context = std::make_unique<asio::io_context>();
   int_cell cell{*context};
-  probe initialiser{*context};
-  cell.async_get_or_init(initialiser.initialiser(), memory.handler());
-  drain(*context);
-  SECTION("it waits") {}
+  const auto never = []() -> asio::awaitable<int> {
+    asio::steady_timer timer(co_await asio::this_coro::executor, asio::steady_timer::time_point::max());
+    co_await timer.async_wait(asio::use_awaitable);
+    co_return 0;
+  };
+  SECTION("it waits") {
+    cell.async_get_or_init(never, memory.handler());
+    drain(*context);
+  }
   SECTION("its value is on the way") {
-    initialiser.gate.open();
+    cell.async_get_or_init(seven, memory.handler());
     while (!cell.try_get() && test::step(*context) == 1) {
     }
+    REQUIRE(cell.try_get());
   }
   REQUIRE(memory.live() > 0);
   context.reset();

@@ -16,8 +16,8 @@ namespace detail {
 /// What a token makes of an operation that somebody can only wait for by blocking: a future, whatever the token looks like.
 template <typename Result>
 concept future_like = requires(Result& result) {
-  result.wait();
-};  // blocks: nobody, it is not called
+  result.wait();  // blocks: nobody, it is not called
+};
 
 template <typename T>
 asio::awaitable<T> would_deadlock() {
