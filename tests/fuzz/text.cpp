@@ -5,11 +5,13 @@
 #include <roster/engines/opencv/character_vocabulary.hpp>
 #include <roster/engines/opencv/stop_strings.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 using fuzz::require;
@@ -55,15 +57,14 @@ void check_encode(fuzz::bytes& input) {
   require(tokens == plain_encode(characters, text, limit), "the tokens are those of the plain code");
 }
 
-/// The text before the first stop string that is complete.
+/// The text before the stop string that is complete first, and of several the one that begins first.
 std::string plain_stop(const std::vector<std::string>& stops, const std::string& text, bool& stopped) {
-  for (std::size_t length = 1; length <= text.size(); ++length)
-    for (const auto& stop : stops)
-      if (text.substr(0, length).ends_with(stop)) {
-        stopped = true;
-        return text.substr(0, length - stop.size());
-      }
-  return text;
+  auto end = text.size() + 1, begin = text.size();
+  for (const auto& stop : stops)
+    if (const auto found = text.find(stop); found != std::string::npos)
+      std::tie(end, begin) = std::min(std::tuple(end, begin), std::tuple(found + stop.size(), found));
+  stopped = end <= text.size();
+  return text.substr(0, begin);
 }
 
 void check_stops(fuzz::bytes& input) {

@@ -18,15 +18,14 @@ class stop_strings {
  public:
   explicit stop_strings(std::vector<std::string> stops) : stops_(std::move(stops)) {}
 
-  /// True if the text has ended: a stop string is complete, and is taken away.
+  /// True if the text has ended: a stop string is complete, and is taken away. Of several that are, the longest.
   bool add(char character) {
     text_ += character;
+    std::size_t longest = 0;
     for (const auto& stop : stops_)
-      if (text_.ends_with(stop)) {
-        text_.resize(text_.size() - stop.size());
-        return true;
-      }
-    return false;
+      if (text_.ends_with(stop)) longest = (std::max)(longest, stop.size());
+    text_.resize(text_.size() - longest);
+    return longest != 0;
   }
 
   /// What cannot belong to a stop string any more.
