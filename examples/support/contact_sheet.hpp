@@ -1,15 +1,15 @@
 #pragma once
 
 #include <roster/capability/image.hpp>
+#include <roster/engines/opencv/mat.hpp>
+#include <roster/engines/opencv/png.hpp>
 
 #include <opencv2/core.hpp>
-#include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
 
 #include <algorithm>
 #include <array>
 #include <filesystem>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -59,7 +59,7 @@ class contact_sheet {
         const auto below = corner + cv::Point(0, height + caption_height_ - 2);
         cv::putText(sheet, caption, below, cv::FONT_HERSHEY_PLAIN, 1, cv::Scalar(0, 0, 0), 1, cv::LINE_AA);
       }
-    if (!cv::imwrite(file.string(), sheet)) throw std::runtime_error("cannot write " + file.string());
+    roster::opencv::write_png(roster::opencv::to_image(sheet), file);
   }
 
  private:

@@ -1,9 +1,7 @@
 #pragma once
 
 #include <roster/capability/image.hpp>
-
-#include <opencv2/core.hpp>
-#include <opencv2/imgcodecs.hpp>
+#include <roster/engines/opencv/png.hpp>
 
 #include <algorithm>
 #include <filesystem>
@@ -24,16 +22,15 @@ inline digits load_digits(const std::filesystem::path& folder) {
   std::ifstream labels(folder / "digits_labels.txt");
   for (int label; labels >> label;)
     all.labels.push_back(label);
-  const cv::Mat sheet = cv::imread((folder / "digits.png").string(), cv::IMREAD_GRAYSCALE);
-  if (sheet.empty() || all.labels.empty()) throw std::runtime_error("no digits in " + folder.string());
-  const auto columns = static_cast<std::size_t>(sheet.cols) / digits::size;
+  const auto sheet = roster::opencv::read_png(folder / "digits.png");
+  if (all.labels.empty()) throw std::runtime_error("no digits in " + folder.string());
+  const auto columns = sheet.width() / digits::size;
   for (std::size_t i = 0; i < all.labels.size(); ++i) {
     roster::image scan(digits::size, digits::size);
     for (std::size_t y = 0; y < digits::size; ++y)
       for (std::size_t x = 0; x < digits::size; ++x) {
-        const auto row = static_cast<int>(i / columns * digits::size + y),
-                   column = static_cast<int>(i % columns * digits::size + x);
-        std::ranges::fill(scan.at(x, y), sheet.at<std::uint8_t>(row, column));
+        const auto from = sheet.at(i % columns * digits::size + x, i / columns * digits::size + y);
+        std::ranges::copy(from, scan.at(x, y).begin());
       }
     all.scans.push_back(std::move(scan));
   }

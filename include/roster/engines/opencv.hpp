@@ -6,5 +6,7 @@
 #include <roster/engines/opencv/image_encoder.hpp>
 #include <roster/engines/opencv/image_encoder_options.hpp>
 #include <roster/engines/opencv/image_generator.hpp>
+#include <roster/engines/opencv/mat.hpp>
+#include <roster/engines/opencv/png.hpp>
 #include <roster/engines/opencv/text_encoder.hpp>
 #include <roster/engines/opencv/text_generator.hpp>
