@@ -12,6 +12,8 @@
 
 #include <boost/asio/io_context.hpp>
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <opencv2/core/utility.hpp>
 
 #include <thread>

@@ -14,6 +14,8 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <opencv2/core/utility.hpp>
 
 #include <chrono>

@@ -7,6 +7,7 @@
 #include <boost/asio/this_coro.hpp>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 namespace asio = boost::asio;
 
