@@ -5,13 +5,16 @@
 #include "tests/sync/cell_probe.hpp"
 
 #include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/deferred.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
+#include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_future.hpp>
 
+#include <array>
 #include <deque>
 #include <future>
 #include <memory>
@@ -386,6 +389,110 @@ TEST_CASE("an initialiser that awaits its own cell is told would_deadlock", "[ce
   cell_request<> after{cell, seven};
   drain(context);
   CHECK(after.has_value());
+}
+
+TEST_CASE("an initialiser that resets its cancellation state is still told would_deadlock, and nobody else is", "[cell][b10]") {
+  asio::io_context context;
+  int_cell cell{context};
+  test::gate gate{context};
+  // Larger than the state it replaces, whose memory Asio gives to the next operation that can be cancelled.
+  const auto filter = [owned = std::array<std::shared_ptr<int>, 4>()](asio::cancellation_type type) {
+    return owned[0] ? asio::cancellation_type::none : type;
+  };
+  roster::error_code seen;
+  auto own = [&]() -> asio::awaitable<int> {
+    co_await asio::this_coro::reset_cancellation_state(filter, filter);
+    co_await gate.wait();
+    auto result = co_await cell.async_get_or_init(seven, asio::as_tuple(asio::use_awaitable));
+    seen = test::code_of(std::get<0>(result));
+    co_return 8;
+  };
+  cell_request<> first{cell, own};
+  drain(context);
+  std::deque<test::task<int>> others;
+  for (int i = 0; i < 40; ++i)
+    others.push_back(test::spawn(context, get_number(cell, seven)));
+  drain(context);
+  gate.open();
+  drain(context);
+  CHECK(seen == roster::errc::would_deadlock);
+  CHECK(first.has_value());
+  for (auto& each : others)
+    CHECK(each.succeeded());
+}
+
+TEST_CASE("what an initialiser awaits on its executor is told would_deadlock, what it detaches there waits", "[cell][b10]") {
+  asio::io_context context;
+  int_cell cell{context};
+  roster::error_code seen;
+  auto spawned = [&]() -> asio::awaitable<int> {
+    const auto executor = co_await asio::this_coro::executor;
+    auto child = get_number(cell, seven);
+    try {
+      co_await asio::co_spawn(executor, std::move(child), asio::use_awaitable);
+    } catch (const boost::system::system_error& e) {
+      seen = e.code();
+    }
+    co_return 8;
+  };
+  auto beside = [&]() -> asio::awaitable<int> {
+    using namespace asio::experimental::awaitable_operators;
+    try {
+      co_await (get_number(cell, seven) && seven());
+    } catch (const boost::system::system_error& e) {
+      seen = e.code();
+    }
+    co_return 8;
+  };
+  int detached = 0;
+  auto note = [](int_cell& which, int& result) -> asio::awaitable<void> { result = *co_await which.get_or_init(seven); };
+  auto detaches = [&]() -> asio::awaitable<int> {
+    const auto executor = co_await asio::this_coro::executor;
+    asio::co_spawn(executor, note(cell, detached), asio::detached);
+    co_await asio::post(asio::use_awaitable);
+    co_return 8;
+  };
+  SECTION("spawned") {
+    cell_request<> request{cell, spawned};
+    drain(context);
+    CHECK(request.has_value());
+    CHECK(seen == roster::errc::would_deadlock);
+  }
+  SECTION("side by side") {
+    cell_request<> request{cell, beside};
+    drain(context);
+    CHECK(request.has_value());
+    CHECK(seen == roster::errc::would_deadlock);
+  }
+  SECTION("detached") {
+    cell_request<> request{cell, detaches};
+    drain(context);
+    CHECK(request.has_value());
+    CHECK(detached == 8);
+  }
+}
+
+TEST_CASE("what an earlier initialiser left on its executor is no part of a later one", "[cell][b10]") {
+  asio::io_context context;
+  int_cell cell{context};
+  probe later{context};
+  asio::any_io_executor left;
+  auto fails = [&left]() -> asio::awaitable<int> {
+    left = co_await asio::this_coro::executor;
+    throw std::runtime_error("cause");
+  };
+  cell_request<> first{cell, fails};
+  drain(context);
+  CHECK(first.failed());
+  cell_request<> second{cell, later.initialiser()};
+  drain(context);
+  auto straggler = test::spawn(left, get_number(cell, seven));
+  drain(context);
+  later.gate.open();
+  drain(context);
+  CHECK(second.has_value());
+  CHECK(straggler.succeeded());
+  left = asio::any_io_executor();
 }
 
 TEST_CASE("other cells, and callers on other coroutines, are no deadlock", "[cell][b10]") {

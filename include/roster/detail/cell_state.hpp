@@ -7,21 +7,42 @@
 
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
-#include <boost/asio/cancellation_state.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/strand.hpp>
-#include <boost/asio/this_coro.hpp>
+#include <boost/system/system_error.hpp>
 
 #include <atomic>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
+
+/// What a flight runs on. Each has its own, by which it is recognised: what runs there was started by the flight.
+using flight_strand = asio::strand<asio::any_io_executor>;
+
+template <typename Executor>
+bool is_strand([[maybe_unused]] const Executor& executor, [[maybe_unused]] const flight_strand& strand) noexcept {
+  if constexpr (std::is_same_v<Executor, asio::any_io_executor>) {
+    const auto* target = executor.template target<flight_strand>();
+    return target && *target == strand;
+  } else if constexpr (std::is_same_v<Executor, flight_strand>) {
+    return executor == strand;
+  } else {
+    return false;
+  }
+}
+
+/// What callers get of an initialiser that was destroyed before it ended: an operation that it awaited could not be started.
+class flight_lost final : public boost::system::system_error {
+ public:
+  flight_lost() : system_error(asio::error::operation_aborted, "an operation of the initialiser could not be started") {}
+};
 
 /// One run of an initialiser, cancelled through a signal of its own. Each caller brings one; most never start.
 template <typename T>
@@ -34,7 +55,9 @@ class flight {
   virtual asio::awaitable<T> start() = 0;
 
   asio::cancellation_signal signal;
-  asio::cancellation_slot inner_slot;  ///< the slot that operations inside the flight see
+  std::optional<flight_strand> strand;  ///< there once it has started
+  bool boarded = false;                 ///< its coroutine runs; on the strand
+  std::exception_ptr failure;           ///< what starting it threw, if that is known; on the strand
 };
 
 /// A caller that waits for a cell.
@@ -49,6 +72,9 @@ class cell_waiter : public queue_node<cell_waiter<T>> {
   /// Posts the handler.
   virtual void complete(std::shared_ptr<cell_waiter> self, std::exception_ptr failure,
                         std::shared_ptr<const T> value) noexcept = 0;
+
+  /// Whether the handler will be called there.
+  virtual bool runs_on(const flight_strand&) const noexcept { return false; }
 
   std::shared_ptr<flight<T>> own_flight;
 };
@@ -67,7 +93,7 @@ class cell_waiter : public queue_node<cell_waiter<T>> {
 template <typename T>
 class cell_state final : public closable {
  public:
-  explicit cell_state(const asio::any_io_executor& executor) : executor_(executor), strand_(executor) {}
+  explicit cell_state(const asio::any_io_executor& executor) : executor_(executor) {}
 
   const asio::any_io_executor& executor() const noexcept { return executor_; }
 
@@ -78,13 +104,14 @@ class cell_state final : public closable {
     return ready ? std::shared_ptr<const T>(shared_from_this(), ready) : nullptr;
   }
 
-  /// Joins the flight, or starts the waiter's own. `slot` tells a caller that is the flight itself.
+  /// Joins the flight, or starts the waiter's own. Who runs on the flight's strand and is cancelled by somebody is awaited by
+  /// the flight, which would wait for itself: what it detached has no connected `slot`.
   void join(std::shared_ptr<cell_waiter<T>> waiter, asio::cancellation_slot slot) noexcept {
     std::shared_ptr<flight<T>> departing;
     auto arrived = phase::running;
     {
       std::lock_guard lock(mutex_);  // short:
-      const bool from_inside = flight_ && slot.is_connected() && flight_->inner_slot == slot;
+      const bool from_inside = flight_ && slot.is_connected() && waiter->runs_on(*flight_->strand);
       // fault b10: `from_inside` -> `false`: an initialiser may wait for itself
       if (phase_ == phase::ready || phase_ == phase::closed || from_inside) {
         arrived = phase_;
@@ -92,8 +119,7 @@ class cell_state final : public closable {
         // fault m2: `phase_ == phase::empty` -> `phase_ == phase::empty || phase_ == phase::stopping`:
         //   a newcomer does not wait for the end of a flight that stops
         if (phase_ == phase::empty) {
-          phase_ = phase::running;
-          departing = flight_ = waiter->own_flight;
+          departing = depart(waiter->own_flight);
         }
         waiters_.push_back(std::move(waiter));
       }
@@ -134,7 +160,6 @@ class cell_state final : public closable {
 
   void context_closed() noexcept override {
     shut();
-    strand_.reset();
     executor_ = nullptr;
   }
 
@@ -145,11 +170,12 @@ class cell_state final : public closable {
   /// awaited could not be started, which destroys the coroutine. The cell can be used again unless the context closed it.
   class landing {
    public:
-    landing(cell_state& state, const flight<T>& which) : state_(&state), which_(which) {}
+    landing(cell_state& state, flight<T>& which) : state_(&state), which_(which) { which.boarded = true; }
     landing(const landing&) = delete;
     landing& operator=(const landing&) = delete;
     ~landing() {
-      if (state_) state_->land(which_, make_exception(asio::error::operation_aborted));
+      if (!state_) return;
+      state_->land(which_, which_.failure ? which_.failure : std::make_exception_ptr(flight_lost()));
     }
     void done() noexcept { state_ = nullptr; }
 
@@ -173,21 +199,32 @@ class cell_state final : public closable {
 
   std::shared_ptr<cell_state> shared() { return std::static_pointer_cast<cell_state>(shared_from_this()); }
 
-  /// Starts a flight on the strand, where its coroutine runs and is cancelled.
+  /// Makes a flight the cell's. Under the mutex, so that whoever finds the flight finds its strand.
+  std::shared_ptr<flight<T>> depart(std::shared_ptr<flight<T>> departing) noexcept {
+    departing->strand.emplace(executor_);
+    phase_ = phase::running;
+    flight_ = departing;
+    return departing;
+  }
+
+  /// Starts a flight on its strand, where its coroutine runs and is cancelled.
   void launch(std::shared_ptr<flight<T>> departing) noexcept {
-    asio::post(*strand_, [self = shared(), departing = std::move(departing)] {
+    const auto strand = *departing->strand;
+    asio::post(strand, [self = shared(), departing = std::move(departing)] {
       try {
-        asio::co_spawn(*self->strand_, fly(self, departing),
+        asio::co_spawn(*departing->strand, fly(self, departing),
                        asio::bind_cancellation_slot(departing->signal.slot(), keep_alive{departing}));
       } catch (...) {
-        self->land(*departing, std::current_exception());
+        departing->failure = std::current_exception();
+        if (!departing->boarded) self->land(*departing, departing->failure);  // else its frame is yet to be destroyed
       }
     });
   }
 
   void stop(std::shared_ptr<flight<T>> abandoned) noexcept {
-    asio::post(*strand_, [self = shared(), abandoned = std::move(abandoned)] {
-      cancel_spawned(self->strand_, std::shared_ptr<asio::cancellation_signal>(abandoned, &abandoned->signal));
+    const auto strand = *abandoned->strand;
+    asio::post(strand, [abandoned = std::move(abandoned)] {
+      cancel_spawned(abandoned->strand, std::shared_ptr<asio::cancellation_signal>(abandoned, &abandoned->signal));
     });
   }
 
@@ -195,19 +232,12 @@ class cell_state final : public closable {
     landing unfinished(*self, *current);
     std::exception_ptr failure;
     try {
-      const asio::cancellation_state cancellation = co_await asio::this_coro::cancellation_state;
-      self->board(*current, cancellation.slot());
       self->value_.emplace(co_await current->start());
     } catch (...) {
       failure = std::current_exception();
     }
     unfinished.done();
     self->land(*current, std::move(failure));
-  }
-
-  void board(flight<T>& current, asio::cancellation_slot slot) noexcept {
-    std::lock_guard lock(mutex_);  // short:
-    current.inner_slot = slot;
   }
 
   void land(const flight<T>& which, std::exception_ptr failure) noexcept {
@@ -224,8 +254,7 @@ class cell_state final : public closable {
         told.take_all(waiters_);
         // fault b9: never: a newcomer is told that somebody else was cancelled
       } else if (phase_ == phase::stopping && !waiters_.empty()) {
-        phase_ = phase::running;
-        next = flight_ = waiters_.front().own_flight;
+        next = depart(waiters_.front().own_flight);
       } else {
         // fault b9: `phase::empty` -> `phase::closed`: a cell retains its failure
         phase_ = phase::empty;
@@ -251,8 +280,7 @@ class cell_state final : public closable {
     return abandoned;
   }
 
-  asio::any_io_executor executor_;  // may be a strand itself; neither may outlive the context
-  std::optional<asio::strand<asio::any_io_executor>> strand_;
+  asio::any_io_executor executor_;  // may be a strand, which must not outlive the context
   std::atomic<const T*> ready_{nullptr};
   std::mutex mutex_;
   phase phase_ = phase::empty;

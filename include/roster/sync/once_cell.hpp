@@ -21,7 +21,9 @@ ROSTER_BEGIN_NAMESPACE
 /// cancelled. A call that arrives before a cancelled initialiser has ended waits for that end, takes its value if there is one
 /// after all, and otherwise starts a flight of its own; initialisers never overlap.
 ///
-/// Flights run on a strand of the cell's executor. An initialiser that awaits its own cell directly gets `would_deadlock`.
+/// A flight runs on a strand of its own, over the cell's executor. An initialiser that awaits its own cell gets
+/// `would_deadlock`, and so does what it awaits on the same executor, through `&&` or `co_spawn`; what it detaches there may
+/// wait. An initialiser that awaits its own cell by way of another executor or another cell waits for ever.
 /// The value lives until the cell, and everybody who got it, is gone. `T` may be `void`.
 ///
 /// Starting or cancelling a flight posts to the strand, and completing a waiter posts its handler; when memory for that cannot
@@ -120,6 +122,10 @@ class async_once_cell {
         : detail::cell_waiter<stored_type>(std::move(own)), pending_(std::move(handler), fallback) {}
 
     const Handler& handler() const noexcept { return pending_.handler(); }
+
+    bool runs_on(const detail::flight_strand& strand) const noexcept override {
+      return detail::is_strand(asio::get_associated_executor(pending_.handler(), asio::any_io_executor()), strand);
+    }
 
     void complete(std::shared_ptr<detail::cell_waiter<stored_type>> self, std::exception_ptr failure,
                   value_type value) noexcept override {
