@@ -4,7 +4,10 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/models.hpp"
 
+#include <boost/asio/async_result.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/require.hpp>
+#include <boost/asio/steady_timer.hpp>
 
 #include <functional>
 #include <memory>
@@ -81,6 +84,12 @@ std::string cause_of(const std::exception_ptr& failure, const std::string& key) 
   }
 }
 
+/// An operation that cannot be started, which destroys the coroutine that awaits it.
+template <typename Token>
+auto unstartable(Token&& token) {
+  return asio::async_initiate<Token, void()>([](auto&&) { throw std::runtime_error("cannot be started"); }, token);
+}
+
 }  // namespace
 
 TEST_CASE("A known key whose loader failed gives the load error with its cause, to every waiter, and not not_found", "[b30]") {
@@ -129,6 +138,69 @@ TEST_CASE("After a failed load the next lookup tries again, and its success make
   const auto rows = finish(loop, models.list());
   CHECK(rows.at(0).state == load_state::ready);
   CHECK(rows.at(0).last_error.empty());
+}
+
+TEST_CASE("A loader that awaits what cannot be started has failed, and the next lookup tries again", "[b30][b37]") {
+  asio::io_context loop;
+  asio::any_io_executor executor = loop.get_executor();
+  bool first_operation = false;
+  SECTION("as its first operation") {
+    first_operation = true;
+  }
+  SECTION("later") {}
+  SECTION("as its first operation, on an executor that never blocks") {
+    first_operation = true;
+    executor = asio::require(loop.get_executor(), asio::execution::blocking.never);
+  }
+  registry models(executor);
+  int loads = 0;
+  const auto loader = [&](load_context&) -> loading {
+    const bool broken = ++loads == 1;
+    if (broken && !first_operation) co_await asio::post(asio::use_awaitable);
+    if (broken) co_await unstartable(asio::use_awaitable);
+    co_return make_model(3);
+  };
+  finish(loop, models.add("key", model_info(), loader));
+
+  auto call = spawn(loop, models.get("key"));
+  auto other = spawn(loop, models.get("key"));
+  const auto drain = [&] {
+    try {
+      test::drain(loop);
+    } catch (const std::runtime_error& e) {  // has left the loader by way of the loop
+      CHECK(e.what() == std::string("cannot be started"));
+    }
+  };
+  drain();
+  drain();
+  REQUIRE(call.done());
+  REQUIRE(other.done());
+  CHECK_THAT(cause_of<std::exception>(call.failure(), "key"), Catch::Contains("could") || Catch::Contains("cannot be started"));
+  CHECK(other.code() == errc::load_failed);
+  const auto rows = finish(loop, models.list());
+  CHECK(rows.at(0).state == load_state::failed);
+  CHECK_THAT(rows.at(0).last_error, Catch::Contains("could not be started"));
+  CHECK(ask(loop, finish(loop, models.get("key"))) == 3);
+}
+
+TEST_CASE("A model whose load was broken off by the end of its context shows as failed", "[b5][b30]") {
+  auto loop = std::make_unique<asio::io_context>();
+  asio::io_context elsewhere;
+  registry models(*loop);
+  const auto never = [&](load_context& context) -> loading {
+    asio::steady_timer timer(context.get_executor(), asio::steady_timer::time_point::max());
+    co_await timer.async_wait(asio::use_awaitable);
+    co_return make_model(1);
+  };
+  finish(*loop, models.add("key", model_info(), never));
+  auto call = spawn(*loop, models.get("key"));
+  test::drain(*loop);
+  auto rows = finish(*loop, models.list());
+  CHECK(rows.at(0).state == load_state::loading);
+  loop.reset();
+  rows = finish(elsewhere, models.list());
+  CHECK(rows.at(0).state == load_state::failed);
+  CHECK_THAT(rows.at(0).last_error, Catch::Contains("its context is gone"));
 }
 
 TEST_CASE("Whatever leaves a loader becomes a load error", "[b37]") {

@@ -5,7 +5,13 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/models.hpp"
 
+#include <algorithm>
+#include <cstddef>
+#include <deque>
+#include <exception>
+#include <map>
 #include <memory>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -38,6 +44,28 @@ auto needs(registry& from, const char* key) {
     auto other = co_await context.get(from, key);
     co_return make_model(static_cast<float>(1 + other->info().name.size()));
   };
+}
+
+/// A loader of "i" that needs "i + 1"; of the last one of `count`, that needs `after`.
+auto chained(registry& from, int count, std::string after) {
+  return [&from, count, after](load_context& context) -> loading {
+    const int next = std::stoi(context.key()) + 1;
+    const auto key = next < count ? std::to_string(next) : after;
+    auto other = co_await context.get(from, key);
+    co_return make_model(1);
+  };
+}
+
+template <typename Loader>
+asio::awaitable<void> add_numbered(registry& models, int count, const Loader& loader) {
+  for (int i = 0; i < count; ++i) {
+    const auto key = std::to_string(i);
+    co_await models.add(key, model_info(), loader);
+  }
+}
+
+std::size_t waits_followed() {
+  return roster::detail::load_graph::instance().followed();
 }
 
 }  // namespace
@@ -255,4 +283,147 @@ TEST_CASE("When nobody waits for the outer load any more, the inner one is cance
   gate.open();
   test::drain(loop);
   CHECK(direct.succeeded());
+}
+
+TEST_CASE("A circle of ten thousand loads is followed once, and reported by its ends", "[b39]") {
+  constexpr int count = 10'000;
+  asio::io_context loop;
+  registry models(loop);
+  const auto loader = chained(models, count, "0");
+  finish(loop, add_numbered(models, count, loader));
+  const auto before = waits_followed();
+  auto call = spawn(loop, models.get("0"));
+  test::drain(loop);
+  REQUIRE(call.done());
+  CHECK(call.code() == errc::load_failed);
+  CHECK(waits_followed() - before <= count);
+
+  const auto rows = finish(loop, models.list());
+  const auto last = std::ranges::find(rows, "9999", &roster::registered_model::key);
+  CHECK_THAT(last->last_error, Catch::StartsWith("loading image_embedding '9999' needs image_embedding '0', which waits for it "
+                                                 "through image_embedding '1', image_embedding '2', image_embedding '3', "
+                                                 "... 9992 more ..., image_embedding '9996', image_embedding '9997', "
+                                                 "image_embedding '9998'"));
+  const auto first = std::ranges::find(rows, "0", &roster::registered_model::key);
+  CHECK_THAT(first->last_error, Catch::StartsWith("'1': '2': '3': ") && Catch::Contains(" ... ") &&
+                                    Catch::Contains("image_embedding '9998': cycle among model loads"));
+  for (const auto& row : rows)
+    REQUIRE(row.last_error.size() < 1100);
+}
+
+TEST_CASE("A circle names all that it leads through, if they are few", "[b39]") {
+  asio::io_context loop;
+  registry models(loop);
+  const int count = GENERATE(2, 3, 8, 9);
+  const auto loader = chained(models, count, "0");
+  finish(loop, add_numbered(models, count, loader));
+  CHECK(failure_of(loop, models.get("0")) == errc::load_failed);
+  const auto rows = finish(loop, models.list());
+  const auto& message = rows.back().last_error;
+  CAPTURE(message);
+  CHECK((message.find("through") != std::string::npos) == (count > 2));
+  for (int i = 0; i < count; ++i) {
+    const bool left_out = count == 9 && i == 4;
+    CHECK((message.find('\'' + std::to_string(i) + '\'') == std::string::npos) == left_out);
+  }
+  CHECK((message.find("... 1 more ...") != std::string::npos) == (count == 9));
+}
+
+TEST_CASE("Five thousand loads that wait for one base follow no wait", "[b39]") {
+  constexpr int count = 5'000;
+  asio::io_context loop;
+  registry models(loop);
+  test::gate gate(loop);
+  const auto base = [&](load_context&) -> loading {
+    co_await gate.wait();
+    co_return make_model(1);
+  };
+  const auto derived = [&](load_context& context) -> loading {
+    auto other = co_await context.get(models, "base");
+    co_return make_model(2);
+  };
+  finish(loop, models.add("base", model_info(), base));
+  finish(loop, add_numbered(models, count, derived));
+  const auto before = waits_followed();
+  int loaded = 0;
+  for (int i = 0; i < count; ++i)
+    models.async_get(std::to_string(i), [&](std::exception_ptr failure, auto) { loaded += !failure; });
+  test::drain(loop);
+  CHECK(loaded == 0);
+  gate.open();
+  test::drain(loop);
+  CHECK(loaded == count);
+  CHECK(waits_followed() == before);
+}
+
+TEST_CASE("A chain of two thousand loads costs the same from whichever end it is asked for", "[b39]") {
+  constexpr int count = 2'000;
+  asio::io_context loop;
+  registry models(loop);
+  test::gate gate(loop);
+  const auto base = [&](load_context&) -> loading {
+    co_await gate.wait();
+    co_return make_model(1);
+  };
+  finish(loop, models.add("base", model_info(), base));
+  const auto loader = chained(models, count, "base");
+  finish(loop, add_numbered(models, count, loader));
+  const auto before = waits_followed();
+  int loaded = 0;
+  const auto ask_for = [&](int key) {
+    models.async_get(std::to_string(key), [&](std::exception_ptr failure, auto) { loaded += !failure; });
+    test::drain(loop);
+  };
+  int asked = count;
+  SECTION("from its end") {
+    for (int i = count - 1; i >= 0; --i)
+      ask_for(i);
+    CHECK(waits_followed() == before);
+  }
+  SECTION("from its beginning") {
+    asked = 1;
+    ask_for(0);
+    CHECK(waits_followed() == before);
+  }
+  SECTION("from everywhere") {
+    for (int i = 0; i < count; ++i)
+      ask_for(static_cast<int>(i * 7'919LL % count));
+    CHECK(waits_followed() - before < 20 * count);
+  }
+  gate.open();
+  test::drain(loop);
+  CHECK(loaded == asked);
+}
+
+TEST_CASE("A circle that closes where chains meet is found, in whatever order they began", "[b39]") {
+  // Each of `count` nodes waits for some others; the order of the waits is random. The oracle follows everything.
+  constexpr int count = 12;
+  std::minstd_rand random(7);
+  int refused = 0, accepted = 0;
+  for (int round = 0; round < 200; ++round) {
+    std::deque<roster::detail::load_node> nodes;
+    for (int i = 0; i < count; ++i)
+      nodes.emplace_back(std::to_string(i));
+    std::map<std::pair<int, int>, std::unique_ptr<roster::detail::load_wait>> waits;
+    const auto reaches = [&](const auto& self, int from, int to) -> bool {
+      if (from == to) return true;
+      for (const auto& [edge, wait] : waits)
+        if (edge.first == from && self(self, edge.second, to)) return true;
+      return false;
+    };
+    for (int step = 0; step < 60; ++step) {
+      const int from = static_cast<int>(random() % count), to = static_cast<int>(random() % count);
+      if (waits.erase({from, to}) == 1) continue;
+      const bool circle = reaches(reaches, to, from);
+      const auto code = failure_of([&] {
+        waits[{from, to}] = std::make_unique<roster::detail::load_wait>(nodes[static_cast<std::size_t>(from)],
+                                                                        nodes[static_cast<std::size_t>(to)]);
+      });
+      if (code) waits.erase({from, to});
+      REQUIRE((code == errc::load_cycle) == circle);
+      ++(circle ? refused : accepted);
+    }
+  }
+  CHECK(refused > 100);
+  CHECK(accepted > 100);
 }

@@ -3,8 +3,13 @@
 #include <roster/error.hpp>
 #include <roster/version.hpp>
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -12,67 +17,160 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// Identity of something that can be loaded.
+class load_wait;
+
+/// Something that can be loaded. All but the label is the graph's.
 struct load_node {
-  std::string label;  ///< for messages: capability and key
+  explicit load_node(std::string what) : label(std::move(what)) {}
+  load_node(const load_node&) = delete;
+  load_node& operator=(const load_node&) = delete;
+
+  const std::string label;  ///< for messages: capability and key
+
+  load_wait* waits = nullptr;  ///< what it waits for: the first in a list
+  std::size_t awaited = 0;     ///< how many wait for it
+  std::int64_t rank = 0;       ///< less than that of all it waits for
+
+  // Of one search.
+  std::size_t search = 0;         // the one that came here last
+  std::size_t arrivals = 0;       // by how many waits it was reached
+  load_node* found_by = nullptr;  // from where it was reached first
+  load_node* next = nullptr;      // what was found after it
 };
 
-/// Which load waits for which, in the whole process. A wait that would close a circle is refused instead.
-class load_graph {
+/// `from`, while it loads, waits for `to`. Lives in the waiting coroutine's frame. A wait that would close a circle is refused.
+class load_wait {
  public:
-  /// `from`, while it loads, waits for `to`. Lives in the waiting coroutine's frame.
-  class wait {
-   public:
-    wait(const load_node& from, const load_node& to) : from_(&from), to_(&to) {
-      if (!graph().add(*this))
-        throw error(errc::load_cycle, "loading " + from.label + " needs " + to.label + ", which waits for it");
-    }
-    wait(const wait&) = delete;
-    wait& operator=(const wait&) = delete;
-    ~wait() { graph().remove(*this); }
-
-   private:
-    friend class load_graph;
-    const load_node* from_;
-    const load_node* to_;
-    wait* next_ = nullptr;
-    std::size_t seen_ = 0;  // the search that came here last
-  };
+  load_wait(load_node& from, load_node& to);
+  load_wait(const load_wait&) = delete;
+  load_wait& operator=(const load_wait&) = delete;
+  ~load_wait();
 
  private:
-  static load_graph& graph() noexcept {
-    static load_graph instance;
-    return instance;
+  friend class load_graph;
+  load_node& from_;
+  load_node& to_;
+  load_wait* previous_ = nullptr;
+  load_wait* next_ = nullptr;
+};
+
+/// Which load waits for which, in the whole process.
+///
+/// Who waits ranks below what it waits for. A wait that fits into this order closes no circle, and costs a constant: so does
+/// any whose one end waits for nothing, and any whose other end is new, since these can be ranked at will. One that does not
+/// fit is followed to everything that its end waits for, directly or not, which is then raised: that happens where chains of
+/// loads that began apart meet, and where a circle closes.
+class load_graph {
+ public:
+  /// The one of this process.
+  static load_graph& instance() noexcept {
+    static load_graph graph;
+    return graph;
   }
 
-  bool add(wait& edge) noexcept {
+  /// Adds a wait, or says what circle it would close.
+  std::optional<std::string> add(load_wait& wait) {
+    auto& from = wait.from_;
+    auto& to = wait.to_;
+    std::lock_guard lock(mutex_);  // short: see above
+    if (&from == &to) return circle(from, to);
+    if (!from.waits && from.awaited == 0)
+      from.rank = to.rank - 1;
+    else if (!to.waits)
+      to.rank = std::max(to.rank, from.rank + 1);
+    else if (from.rank >= to.rank) {
+      if (reaches(to, from)) return circle(from, to);  // fault b39: drop: a circle of loads is not seen
+      raise(to, from.rank + 1);
+    }
+    wait.next_ = std::exchange(from.waits, &wait);
+    if (wait.next_) wait.next_->previous_ = &wait;
+    ++to.awaited;
+    return std::nullopt;
+  }
+
+  void remove(load_wait& wait) noexcept {
     std::lock_guard lock(mutex_);  // short:
-    ++search_;
-    if (reaches(edge.to_, edge.from_)) return false;  // fault b39: drop: a circle of loads is not seen
-    edge.next_ = std::exchange(first_, &edge);
-    return true;
+    (wait.previous_ ? wait.previous_->next_ : wait.from_.waits) = wait.next_;
+    if (wait.next_) wait.next_->previous_ = wait.previous_;
+    --wait.to_.awaited;
   }
 
-  void remove(wait& edge) noexcept {
+  /// How many waits were followed so far.
+  std::size_t followed() noexcept {
     std::lock_guard lock(mutex_);  // short:
-    wait** link = &first_;
-    while (*link && *link != &edge)
-      link = &(*link)->next_;
-    if (*link) *link = edge.next_;
+    return followed_;
   }
 
-  // There are as many edges as loads that wait for loads: a handful. Each is followed once.
-  bool reaches(const load_node* from, const load_node* to) noexcept {
-    if (from == to) return true;
-    for (wait* edge = first_; edge; edge = edge->next_)
-      if (edge->from_ == from && std::exchange(edge->seen_, search_) != search_ && reaches(edge->to_, to)) return true;
+ private:
+  /// Whether `start` waits for `end`, directly or not. If not, what was found is all that `start` waits for.
+  bool reaches(load_node& start, const load_node& end) noexcept {
+    start.search = ++search_;
+    start.next = nullptr;
+    auto* last = &start;
+    for (auto* node = &start; node; node = node->next)
+      for (auto* wait = node->waits; wait; wait = wait->next_) {
+        ++followed_;
+        auto& found = wait->to_;
+        if (std::exchange(found.search, search_) != search_) {
+          found.arrivals = 0;
+          found.found_by = node;
+          last = append(last, found);
+        }
+        ++found.arrivals;
+        if (&found == &end) return true;
+      }
     return false;
   }
 
+  /// Raises what the search found from `start`: each node after all that wait for it.
+  void raise(load_node& start, std::int64_t rank) noexcept {
+    start.rank = rank;
+    start.next = nullptr;
+    auto* last = &start;
+    for (auto* node = &start; node; node = node->next)
+      for (auto* wait = node->waits; wait; wait = wait->next_) {
+        auto& raised = wait->to_;
+        raised.rank = std::max(raised.rank, node->rank + 1);
+        if (--raised.arrivals == 0) last = append(last, raised);
+      }
+  }
+
+  static load_node* append(load_node* last, load_node& node) noexcept {
+    node.next = nullptr;
+    return last->next = &node;
+  }
+
+  /// The circle that the search found: of a long one, its ends.
+  static std::string circle(const load_node& from, const load_node& to) {
+    auto text = "loading " + from.label + " needs " + to.label + ", which waits for it";
+    if (&from == &to || from.found_by == &to) return text;
+    std::size_t count = 0;
+    for (auto* node = from.found_by; node != &to; node = node->found_by)
+      ++count;
+    constexpr std::size_t shown = 3;
+    std::string through;
+    auto* node = from.found_by;
+    for (auto left = count; left > 0; --left, node = node->found_by) {
+      if (left <= shown || left > count - std::min(count, shown))
+        through.insert(0, ", " + node->label);
+      else if (left == shown + 1)
+        through.insert(0, fmt::format(", ... {} more ...", count - 2 * shown));
+    }
+    return text + " through" + through.substr(1);
+  }
+
   std::mutex mutex_;
-  wait* first_ = nullptr;
   std::size_t search_ = 0;
+  std::size_t followed_ = 0;
 };
+
+inline load_wait::load_wait(load_node& from, load_node& to) : from_(from), to_(to) {
+  if (const auto circle = load_graph::instance().add(*this)) throw error(errc::load_cycle, *circle);
+}
+
+inline load_wait::~load_wait() {
+  load_graph::instance().remove(*this);
+}
 
 }  // namespace detail
 

@@ -4,36 +4,48 @@
 #include <roster/detail/home_executor.hpp>
 #include <roster/detail/load_graph.hpp>
 #include <roster/registry/loader.hpp>
+#include <roster/registry/registered_model.hpp>
 #include <roster/sync/once_cell.hpp>
 
 #include <boost/asio/cancellation_state.hpp>
 #include <boost/asio/this_coro.hpp>
+#include <boost/system/system_error.hpp>
 
 #include <fmt/format.h>
 
 #include <atomic>
+#include <cstddef>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <utility>
 
 ROSTER_BEGIN_NAMESPACE
 
-/// How far a registered model is.
-enum class load_state {
-  unloaded,  ///< nobody has asked for it yet
-  loading,   ///< its loader runs
-  ready,     ///< it can be used
-  failed     ///< the last load failed; the next lookup tries again
-};
-
 namespace detail {
 
-/// The message of any exception.
+/// The ends of a text, if it is long.
+inline std::string shortened(std::string text) {
+  constexpr std::size_t end = 500;
+  if (text.size() <= 2 * end) return text;
+  const auto inside_character = [&](std::size_t at) { return (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80; };
+  auto first = end, last = text.size() - end;
+  while (first > 0 && inside_character(first))
+    --first;
+  while (last < text.size() && inside_character(last))
+    ++last;
+  return text.replace(first, last - first, " ... ");
+}
+
+/// The message of any exception. That of a load which failed because another one did has the keys of both: of a long chain,
+/// those at its ends.
 inline std::string describe(const std::exception_ptr& failure) noexcept {
   try {
     std::rethrow_exception(failure);
+  } catch (const load_error& e) {
+    return shortened('\'' + e.key() + "': " + e.reason());
   } catch (const std::exception& e) {
     return e.what();
   } catch (...) {
@@ -63,18 +75,28 @@ class registry_entry {
   }
 
   /// Who loads it; null for a model that was there from the start.
-  const load_node* node() const noexcept { return lazy_ ? &lazy_->node : nullptr; }
+  load_node* node() const noexcept { return lazy_ ? &lazy_->node : nullptr; }
 
   /// The model, loaded if need be.
   static asio::awaitable<model_ptr> load(std::shared_ptr<registry_entry> self) {
     if (const auto* ready = self->try_get()) co_return *ready;
+    auto flight = self->lazy_->cell.get_or_init(run_loader, self);
+    std::exception_ptr cause;
     try {
-      const auto model = co_await self->lazy_->cell.get_or_init(run_loader, self);
+      const auto model = co_await std::move(flight);
       self->ready_.store(self->lazy_->cell.try_get(), std::memory_order_release);
       co_return *model;
     } catch (const load_error& failure) {
       throw load_error(failure.key(), failure.cause(), failure.reason());  // callers on several threads: one exception each
+    } catch (const flight_lost&) {
+      cause = std::current_exception();
+    } catch (const boost::system::system_error& failure) {
+      if (failure.code() == asio::error::operation_aborted || failure.code() == errc::would_deadlock) throw;
+      cause = std::current_exception();
+    } catch (...) {
+      cause = std::current_exception();
     }
+    throw load_error(self->lazy_->key, cause, describe(cause));  // the loader could not even be started
   }
 
   model_info info() const {
@@ -98,7 +120,7 @@ class registry_entry {
   struct lazy_part {
     lazy_part(std::string name, model_loader<Capability> how, std::shared_ptr<const home_executor> where)
         : key(std::move(name)),
-          node{fmt::format("{} '{}'", std::string_view(Capability::name), key)},
+          node(fmt::format("{} '{}'", std::string_view(Capability::name), key)),
           loader(std::move(how)),
           home(std::move(where)),
           cell(home->get()) {}
@@ -114,7 +136,7 @@ class registry_entry {
     }
 
     const std::string key;
-    const load_node node;
+    load_node node;
     const model_loader<Capability> loader;
     const std::shared_ptr<const home_executor> home;
     async_once_cell<model_ptr> cell;
@@ -123,8 +145,28 @@ class registry_entry {
     std::shared_ptr<const std::string> last_error;
   };
 
+  /// What is left of a load whose frame is destroyed before it has ended.
+  class unfinished_load {
+   public:
+    explicit unfinished_load(lazy_part& lazy)
+        : lazy_(&lazy),
+          message_(std::make_shared<const std::string>("the load was broken off: its context is gone, or an "
+                                                       "operation of the loader could not be started")) {}
+    unfinished_load(const unfinished_load&) = delete;
+    unfinished_load& operator=(const unfinished_load&) = delete;
+    ~unfinished_load() {
+      if (lazy_) lazy_->failed(std::move(message_));
+    }
+    void ended() noexcept { lazy_ = nullptr; }
+
+   private:
+    lazy_part* lazy_;
+    std::shared_ptr<const std::string> message_;
+  };
+
   static asio::awaitable<model_ptr> run_loader(std::shared_ptr<registry_entry> self) {
     auto& lazy = *self->lazy_;
+    unfinished_load unfinished(lazy);
     const auto before = lazy.state.exchange(load_state::loading);
     std::exception_ptr cause;
     try {
@@ -132,12 +174,14 @@ class registry_entry {
       auto model = co_await lazy.loader(context);
       if (!model) throw error(errc::bad_model, "the loader returned no model");
       lazy.remember(nullptr);  // fault b30: drop: an entry keeps the error of a load that failed before
+      unfinished.ended();
       co_return model;
     } catch (...) {
       cause = std::current_exception();
     }
     auto reason = std::make_shared<const std::string>(describe(cause));
     const asio::cancellation_state cancellation = co_await asio::this_coro::cancellation_state;
+    unfinished.ended();
     // fault r1: always: a load that nobody waits for any more has failed
     if (cancellation.cancelled() == asio::cancellation_type::none)
       lazy.failed(reason);

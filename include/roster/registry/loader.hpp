@@ -53,13 +53,13 @@ class load_context {
   template <typename Capability>
   friend class detail::registry_entry;
 
-  load_context(std::string key, model_info info, asio::any_io_executor executor, const detail::load_node& self)
+  load_context(std::string key, model_info info, asio::any_io_executor executor, detail::load_node& self)
       : key_(std::move(key)), info_(std::move(info)), executor_(std::move(executor)), self_(self) {}
 
   std::string key_;
   model_info info_;
   asio::any_io_executor executor_;
-  const detail::load_node& self_;
+  detail::load_node& self_;
 };
 
 /// Makes a model when it is first needed: any callable `asio::awaitable<std::shared_ptr<model>>(load_context&)`.

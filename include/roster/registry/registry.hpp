@@ -6,6 +6,7 @@
 #include <roster/detail/registry_entry.hpp>
 #include <roster/registry/lease.hpp>
 #include <roster/registry/loader.hpp>
+#include <roster/registry/registered_model.hpp>
 
 #include <boost/system/result.hpp>
 #include <boost/unordered/unordered_flat_map.hpp>
@@ -21,15 +22,6 @@
 #include <vector>
 
 ROSTER_BEGIN_NAMESPACE
-
-/// What a registry tells of one of its models.
-struct registered_model {
-  std::string key;         ///< what it is looked up by
-  model_info info;         ///< what is known about it
-  load_state state;        ///< how far it is
-  std::string last_error;  ///< why the last load failed, empty if none did
-  bool builtin;            ///< one of the registry's defaults
-};
 
 namespace detail {
 
@@ -73,7 +65,9 @@ struct registry_state {
 ///
 /// Destroying the registry leaves leases, and lookups under way, unharmed.
 ///
-/// Loads run in an `async_once_cell`, and what that says of memory holds here as well.
+/// Loads run in an `async_once_cell`, and what that says of memory holds here as well. They run where the registry's context is
+/// run: a lookup that is awaited on another loop does not keep that context running, so where it has nothing else to do it needs
+/// a work guard.
 ///
 /// **Thread safety**: all members but the destructor may be called concurrently, from any thread.
 ///
@@ -255,14 +249,14 @@ class registry {
 
   static asio::awaitable<void> preload(asio::awaitable<lease_type> lookup) { (void)co_await std::move(lookup); }
 
-  asio::awaitable<lease_type> get_for(const detail::load_node& asker, std::string_view key) {
+  asio::awaitable<lease_type> get_for(detail::load_node& asker, std::string_view key) {
     return look_up(state_, std::string(key), &asker);
   }
 
-  static asio::awaitable<lease_type> look_up(state_ptr self, std::string key, const detail::load_node* asker) {
+  static asio::awaitable<lease_type> look_up(state_ptr self, std::string key, detail::load_node* asker) {
     auto found = co_await locate(self, key);
     if (!found) throw unknown(key);
-    std::optional<detail::load_graph::wait> wait;
+    std::optional<detail::load_wait> wait;
     if (asker && found->node() && !found->try_get()) wait.emplace(*asker, *found->node());
     auto model = co_await entry_type::load(found);
     co_return lease_type(std::move(model));
