@@ -70,6 +70,30 @@ TEST_CASE("Embeddings are rows of one length, contiguous") {
   CHECK(embeddings(3, 0)[2].empty());
 }
 
+TEST_CASE("Embeddings refuse a size that no memory could hold, and keep what they have") {
+  constexpr auto half = std::size_t{1} << 32;
+  constexpr auto code_of = [](auto action) {
+    try {
+      action();
+    } catch (const roster::error& e) {
+      return e.code();
+    }
+    return roster::error_code();
+  };
+  // In 64 bits the first product is 0, and the last one a number of bytes that is too large, though the number of floats is not.
+  for (const auto& [rows, dimension] : {std::pair(half, half), std::pair(half << 31, std::size_t{2}), std::pair(half, half >> 3)}) {
+    CHECK(code_of([&, r = rows, d = dimension] { embeddings(r, d); }) == errc::invalid_argument);
+    embeddings vectors(2, 3);
+    vectors[1][2] = 5;
+    CHECK(code_of([&, r = rows, d = dimension] { vectors.resize(r, d); }) == errc::invalid_argument);
+    CHECK(vectors.rows() == 2);
+    CHECK(vectors.dimension() == 3);
+    CHECK(vectors[1][2] == 5);
+  }
+  CHECK(embeddings(0, half).values().empty());
+  CHECK(embeddings(half, 0).rows() == half);
+}
+
 TEST_CASE("Requests chain, and leave open what nobody asked for") {
   const auto when = roster::call_options::time_point::clock::now();
   image_request plain("seven");
@@ -139,6 +163,16 @@ TEST_CASE("Each error has a message of its own") {
   CHECK(messages.size() == last);
   CHECK_FALSE(messages.contains("unknown error"));
   CHECK(make_error_code(static_cast<roster::errc>(last + 1)).message() == "unknown error");
+}
+
+TEST_CASE("An empty value is made without fail") {
+  STATIC_REQUIRE(std::is_nothrow_default_constructible_v<embeddings>);
+  STATIC_REQUIRE(std::is_nothrow_default_constructible_v<image>);
+  STATIC_REQUIRE(std::is_nothrow_default_constructible_v<roster::model_info>);
+  STATIC_REQUIRE(std::is_nothrow_default_constructible_v<roster::device>);
+  STATIC_REQUIRE(std::is_nothrow_default_constructible_v<roster::call_options>);
+  STATIC_REQUIRE(std::is_nothrow_default_constructible_v<roster::embed_options>);
+  STATIC_REQUIRE(std::is_nothrow_default_constructible_v<roster::text_embed_options>);
 }
 
 TEST_CASE("Request and option types are no aggregates, which g++ 12 miscompiles in co_await expressions") {

@@ -11,14 +11,14 @@ ROSTER_BEGIN_NAMESPACE
 class embed_options : public call_options_for<embed_options> {
  public:
   /// No deadline, any device.
-  embed_options() {}
+  embed_options() noexcept {}
 };
 
 /// How to embed texts.
 class text_embed_options : public call_options_for<text_embed_options> {
  public:
   /// No instruction, no deadline, any device.
-  text_embed_options() {}
+  text_embed_options() noexcept {}
 
   /// The task the vectors are for, for models that take one: `search_query`, or a sentence.
   text_embed_options& instruction(std::string what) {

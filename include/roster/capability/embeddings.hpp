@@ -1,9 +1,12 @@
 #pragma once
 
+#include <roster/error.hpp>
 #include <roster/version.hpp>
 
 #include <cstddef>
+#include <limits>
 #include <span>
+#include <string>
 #include <vector>
 
 ROSTER_BEGIN_NAMESPACE
@@ -15,13 +18,17 @@ using embedding = std::vector<float>;
 class embeddings {
  public:
   /// No vectors.
-  embeddings() {}
+  embeddings() noexcept {}
 
-  /// `rows` zero vectors.
+  /// `rows` zero vectors. Sizes that no memory could hold are an `invalid_argument`.
   embeddings(std::size_t rows, std::size_t dimension) { resize(rows, dimension); }
 
-  /// Makes room for `rows` vectors of `dimension` floats. What was there is lost.
+  /// Makes room for `rows` vectors of `dimension` floats, all zero. What was there is lost. Sizes that no memory could hold are
+  /// an `invalid_argument`, and change nothing.
   void resize(std::size_t rows, std::size_t dimension) {
+    constexpr auto most = static_cast<std::size_t>((std::numeric_limits<std::ptrdiff_t>::max)()) / sizeof(float);
+    if (dimension != 0 && rows > most / dimension)
+      throw error(errc::invalid_argument, "embeddings: " + std::to_string(rows) + " x " + std::to_string(dimension) + " is too large");
     values_.assign(rows * dimension, 0.0F);
     rows_ = rows;
     dimension_ = dimension;

@@ -17,7 +17,7 @@ ROSTER_BEGIN_NAMESPACE
 class image {
  public:
   /// The picture without pixels.
-  image() {}
+  image() noexcept {}
 
   /// A black picture. Sizes that no memory could hold are an `invalid_argument`.
   image(std::size_t width, std::size_t height) : width_(width), height_(height), pixels_(bytes(width, height)) {}

@@ -12,7 +12,7 @@ ROSTER_BEGIN_NAMESPACE
 /// unknown.
 struct model_info {
   /// Nothing known.
-  model_info() {}
+  model_info() noexcept {}
 
   /// A model by its maker and name.
   model_info(std::string maker, std::string model) : provider(std::move(maker)), name(std::move(model)) {}

@@ -13,7 +13,7 @@ ROSTER_BEGIN_NAMESPACE
 class device {
  public:
   /// The engine's own choice.
-  device() {}
+  device() noexcept {}
 
   /// The device that the engine knows as `name`.
   device(std::string name) : name_(std::move(name)) {}
@@ -38,7 +38,7 @@ class call_options {
   using time_point = std::chrono::steady_clock::time_point;
 
   /// No deadline, any device.
-  call_options() {}
+  call_options() noexcept {}
 
   /// Work that has not started by then fails with `deadline_exceeded`; work that runs can read it from its `run_context`.
   call_options& deadline(time_point when) {

@@ -22,7 +22,8 @@ ROSTER_BEGIN_NAMESPACE
 /// engine's fails with `device_mismatch`.
 ///
 /// The thread ends when the last lease and the last stream have dropped; it is joined by the next such thread, or by the
-/// destructor of the registry's context.
+/// destructor of the registry's context. An engine, or its factory, that waits for something which the registry's loop is to do
+/// therefore hangs that destructor, when nobody runs the loop any more.
 ///
 ///     co_await painters.add("flux.1-schnell", roster::pinned(make_painter, "cuda:0"));
 template <typename Factory>
