@@ -11,6 +11,7 @@
 #include <roster/exec/blocking_pool.hpp>
 #include <roster/exec/run_context.hpp>
 #include <roster/exec/stream.hpp>
+#include <roster/exec/within.hpp>
 #include <roster/exec/worker_thread.hpp>
 #include <roster/registry/catalog.hpp>
 #include <roster/registry/registry.hpp>

@@ -1,0 +1,124 @@
+#pragma once
+
+#include <roster/detail/asio.hpp>
+#include <roster/detail/cancel_spawned.hpp>
+#include <roster/exec/call_options.hpp>
+
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/cancellation_state.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/system/system_error.hpp>
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+namespace detail {
+
+/// An operation and the timer that cancels it, on one strand.
+class timed_operation : public std::enable_shared_from_this<timed_operation> {
+ public:
+  explicit timed_operation(const asio::strand<asio::any_io_executor>& strand) : strand_(strand), timer_(strand) {}
+
+  void start_timer(call_options::time_point deadline) {
+    timer_.expires_at(deadline);
+    timer_.async_wait([self = shared_from_this()](error_code code) {
+      if (code || self->ended_) return;
+      self->expired_ = true;
+      self->cancel();
+    });
+  }
+
+  /// From any thread.
+  void cancel_from_outside() noexcept {
+    asio::post(*strand_, [self = shared_from_this()] {
+      if (!self->ended_) self->cancel();
+    });
+  }
+
+  void end() {
+    ended_ = true;
+    timer_.cancel();
+  }
+
+  bool expired() const noexcept { return expired_; }
+  const asio::strand<asio::any_io_executor>& strand() const noexcept { return *strand_; }
+  asio::cancellation_slot slot() noexcept { return signal_.slot(); }
+
+ private:
+  void cancel() noexcept {
+    ended_ = true;
+    cancel_spawned(strand_, std::shared_ptr<asio::cancellation_signal>(shared_from_this(), &signal_));
+  }
+
+  const std::optional<asio::strand<asio::any_io_executor>> strand_;
+  asio::steady_timer timer_;
+  asio::cancellation_signal signal_;
+  bool ended_ = false;
+  bool expired_ = false;
+};
+
+template <typename T>
+asio::awaitable<T> run_timed(std::shared_ptr<timed_operation> timed, call_options::time_point deadline,
+                             asio::awaitable<T> operation) {
+  struct end_of_timer {
+    explicit end_of_timer(timed_operation& which) : owner(which) {}
+    end_of_timer(const end_of_timer&) = delete;
+    end_of_timer& operator=(const end_of_timer&) = delete;
+    ~end_of_timer() { owner.end(); }
+    timed_operation& owner;
+  } ending(*timed);
+  timed->start_timer(deadline);
+  try {
+    auto token = asio::bind_cancellation_slot(timed->slot(), asio::use_awaitable);
+    co_return co_await asio::co_spawn(timed->strand(), std::move(operation), std::move(token));
+  } catch (const boost::system::system_error& failure) {
+    if (!timed->expired() || failure.code() != asio::error::operation_aborted) throw;
+  }
+  throw error(errc::deadline_exceeded);
+}
+
+}  // namespace detail
+
+/// Awaits an operation, but not for longer than until `deadline`. Then it is cancelled, and its end awaited. Unlike Asio's `||`
+/// with a timer this passes on whatever the operation ends with, errors too, and may be used on a context with many threads.
+///
+/// **Completion**: when the operation has ended, with its value, also if that came after all when the time was over.
+/// **Executor**: resumes on the coroutine's own; the operation runs on a strand of it.
+/// **Cancellation**: terminal; cancels the operation, and awaits its end. Cancelling posts to the strand; when memory for that
+/// cannot be had the program terminates.
+/// **Errors**: the operation's; `deadline_exceeded` when the time was over and the operation ended as cancelled.
+///
+///     auto model = co_await roster::within(deadline, models.get("digits"));
+template <typename T>
+[[nodiscard]] asio::awaitable<T> within(call_options::time_point deadline, asio::awaitable<T> operation) {
+  const asio::any_io_executor executor = co_await asio::this_coro::executor;
+  const asio::cancellation_state cancellation = co_await asio::this_coro::cancellation_state;
+  const auto timed = std::make_shared<detail::timed_operation>(asio::strand<asio::any_io_executor>(executor));
+  // Not co_spawn's own handler: up to Boost 1.81 at least that one is used by the strand after it was destroyed here.
+  if (auto slot = cancellation.slot(); slot.is_connected())
+    slot.assign([weak = std::weak_ptr<detail::timed_operation>(timed)](asio::cancellation_type) {
+      if (const auto running = weak.lock()) running->cancel_from_outside();
+    });
+  auto unconnected = asio::bind_cancellation_slot(asio::cancellation_slot(), asio::use_awaitable);
+  co_return co_await asio::co_spawn(timed->strand(), detail::run_timed(timed, deadline, std::move(operation)),
+                                    std::move(unconnected));
+}
+
+/// The same, for as long as `duration` from now.
+template <typename T>
+[[nodiscard]] asio::awaitable<T> within(std::chrono::steady_clock::duration duration, asio::awaitable<T> operation) {
+  const auto now = std::chrono::steady_clock::now();
+  const auto most = (call_options::time_point::max)() - now;
+  return within(duration < most ? now + duration : (call_options::time_point::max)(), std::move(operation));
+}
+
+ROSTER_END_NAMESPACE
