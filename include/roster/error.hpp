@@ -7,8 +7,10 @@
 #include <boost/system/system_error.hpp>
 
 #include <exception>
+#include <new>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <type_traits>
 #include <utility>
 
@@ -32,7 +34,8 @@ enum class errc {
   invalid_argument,   ///< an argument is out of its documented range
   invalid_input,      ///< a model cannot take this input
   bad_model,          ///< a model file is missing, damaged, or not of the expected form
-  bad_output          ///< a model produced something that is no result: a wrong shape, NaN
+  bad_output,         ///< a model produced something that is no result: a wrong shape, NaN
+  foreign_exception   ///< from `code_of`: an exception without a code, from an engine or a loader
 };
 
 namespace detail {
@@ -80,6 +83,8 @@ class error_category_impl final : public boost::system::error_category {
         return "bad model";
       case errc::bad_output:
         return "bad model output";
+      case errc::foreign_exception:
+        return "an exception without a code";
     }
     return "unknown error";
   }
@@ -139,6 +144,28 @@ class BOOST_SYMBOL_VISIBLE load_error final : public error {
   std::string reason_;
   std::exception_ptr cause_;
 };
+
+/// The code of whatever a handler was given: none for null, that of a `system_error`, the cause's for a `load_error`,
+/// `not_enough_memory` for `std::bad_alloc`, `foreign_exception` for all else.
+inline error_code code_of(std::exception_ptr failure) noexcept {
+  while (failure) {
+    try {
+      std::rethrow_exception(failure);
+    } catch (const load_error& e) {
+      if (!e.cause()) return e.code();
+      failure = e.cause();
+    } catch (const boost::system::system_error& e) {
+      return e.code();
+    } catch (const std::system_error& e) {
+      return e.code();
+    } catch (const std::bad_alloc&) {
+      return make_error_code(boost::system::errc::not_enough_memory);
+    } catch (...) {
+      return make_error_code(errc::foreign_exception);
+    }
+  }
+  return {};
+}
 
 ROSTER_END_NAMESPACE
 
