@@ -11,8 +11,12 @@
 
 #include <chrono>
 #include <cstdint>
+#include <exception>
+#include <new>
 #include <set>
+#include <stdexcept>
 #include <string>
+#include <system_error>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -80,8 +84,10 @@ TEST_CASE("Embeddings refuse a size that no memory could hold, and keep what the
     }
     return roster::error_code();
   };
-  // In 64 bits the first product is 0, and the last one a number of bytes that is too large, though the number of floats is not.
-  for (const auto& [rows, dimension] : {std::pair(half, half), std::pair(half << 31, std::size_t{2}), std::pair(half, half >> 3)}) {
+  // In 64 bits the first product is 0, and the last one a number of bytes that is too large, though the number of floats is
+  // not.
+  for (const auto& [rows, dimension] :
+       {std::pair(half, half), std::pair(half << 31, std::size_t{2}), std::pair(half, half >> 3)}) {
     CHECK(code_of([&, r = rows, d = dimension] { embeddings(r, d); }) == errc::invalid_argument);
     embeddings vectors(2, 3);
     vectors[1][2] = 5;
@@ -157,12 +163,30 @@ TEST_CASE("What is constant shows the same bytes and floats") {
 
 TEST_CASE("Each error has a message of its own") {
   std::set<std::string> messages;
-  constexpr auto last = static_cast<int>(roster::errc::bad_output);
+  constexpr auto last = static_cast<int>(roster::errc::foreign_exception);
   for (int value = 1; value <= last; ++value)
     messages.insert(make_error_code(static_cast<roster::errc>(value)).message());
   CHECK(messages.size() == last);
   CHECK_FALSE(messages.contains("unknown error"));
   CHECK(make_error_code(static_cast<roster::errc>(last + 1)).message() == "unknown error");
+}
+
+TEST_CASE("Whatever a handler was given has a code, a failed load that of its cause") {
+  const auto code_of = [](const auto& exception) { return roster::code_of(std::make_exception_ptr(exception)); };
+  const auto load_of = [](const auto& exception) {
+    return roster::load_error("key", std::make_exception_ptr(exception), "reason");
+  };
+  CHECK(roster::code_of(nullptr) == roster::error_code());
+  CHECK(code_of(roster::error(errc::queue_full)) == errc::queue_full);
+  CHECK(code_of(boost::system::system_error(boost::asio::error::operation_aborted)) == boost::asio::error::operation_aborted);
+  CHECK(code_of(std::system_error(std::make_error_code(std::errc::file_exists))) == boost::system::errc::file_exists);
+  CHECK(code_of(std::bad_alloc()) == boost::system::errc::not_enough_memory);
+  CHECK(code_of(std::runtime_error("an engine's own")) == errc::foreign_exception);
+  CHECK(code_of(42) == errc::foreign_exception);
+  CHECK(code_of(load_of(roster::error(errc::bad_model))) == errc::bad_model);
+  CHECK(code_of(load_of(load_of(roster::error(errc::bad_model)))) == errc::bad_model);
+  CHECK(code_of(load_of(std::runtime_error("a loader's own"))) == errc::foreign_exception);
+  CHECK(code_of(roster::load_error("key", nullptr, "reason")) == errc::load_failed);
 }
 
 TEST_CASE("An empty value is made without fail") {

@@ -64,6 +64,52 @@ TEST_CASE("A catalog passes everything on: placements, loaders, executors and ca
   CHECK(models.of<image_embedding>().get_executor() == loop.get_executor());
 }
 
+TEST_CASE("A catalog lists the models of all its capabilities, with their names") {
+  asio::io_context loop;
+  roster::catalog<text_to_image, image_embedding> models{loop.get_executor()};
+  finish(loop, models.add<image_embedding>("b", make_model(1)));
+  finish(loop, models.add<image_embedding>("a", make_model(2)));
+  finish(loop, models.add<text_to_image>("c", std::make_shared<blank>()));
+  const auto rows = finish(loop, models.list());
+  REQUIRE(rows.size() == 3);
+  CHECK(rows[0].capability == "text_to_image");
+  CHECK(rows[0].model.key == "c");
+  CHECK(rows[1].capability == "image_embedding");
+  CHECK(rows[1].model.key == "a");
+  CHECK(rows[1].model.info.name == "2");
+  CHECK(rows[2].model.key == "b");
+  CHECK(to_string(rows[2].model.state) == "ready");
+}
+
+TEST_CASE("A catalog may be destroyed while it is listed") {
+  asio::io_context loop;
+  auto models = std::make_unique<roster::catalog<image_embedding>>(loop.get_executor());
+  finish(loop, models->add<image_embedding>("a", make_model(1)));
+  auto listing = models->list();
+  models.reset();
+  CHECK(finish(loop, std::move(listing)).size() == 1);
+}
+
+TEST_CASE("A registry is found by the name of its capability") {
+  asio::io_context loop;
+  roster::catalog<image_embedding, text_to_image> models{loop.get_executor()};
+  finish(loop, models.add<text_to_image>("key", std::make_shared<blank>()));
+  const auto has_key = [](auto& registry) { return registry.contains("key"); };
+  CHECK(finish(loop, models.visit("text_to_image", has_key)));
+  CHECK_FALSE(finish(loop, models.visit("image_embedding", has_key)));
+  const void* visited = nullptr;
+  models.visit("image_embedding", [&](auto& registry) { visited = &registry; });
+  CHECK(visited == &models.of<image_embedding>());
+  CHECK(failure_of([&] { (void)models.visit("text_embedding", has_key); }) == errc::not_found);
+}
+
+TEST_CASE("Each state of a model has a name") {
+  CHECK(to_string(load_state::unloaded) == "unloaded");
+  CHECK(to_string(load_state::loading) == "loading");
+  CHECK(to_string(load_state::ready) == "ready");
+  CHECK(to_string(load_state::failed) == "failed");
+}
+
 TEST_CASE("Built-in models show wherever nothing else is registered, and again once that is removed", "[b34]") {
   asio::io_context loop;
   int builtin_loads = 0, own_loads = 0;

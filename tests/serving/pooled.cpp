@@ -62,6 +62,20 @@ struct fixture {
 
 }  // namespace
 
+TEST_CASE_METHOD(fixture, "An empty batch never reaches an engine, and takes no place") {
+  deafen();
+  const auto model = load(1, 0);
+  auto busy_call = call(model);
+  busy.await();
+  const auto nothing = finish(loop, model->embed(std::vector<image>()));
+  CHECK(nothing.rows() == 0);
+  CHECK(nothing.dimension() == 1);
+  CHECK(finish(loop, model->call(std::vector<image>(), embed_options())).rows() == 0);
+  CHECK(probe.runs() == 1);
+  busy.open();
+  test::run_until(loop, [&] { return busy_call.done(); });
+}
+
 TEST_CASE_METHOD(fixture, "Engines are made, run and destroyed on the pool, and the loop goes on meanwhile", "[b11]") {
   checkpoint ticks;
   probe.on_make = [&] { ticks.await(100); };

@@ -41,7 +41,11 @@ concept streaming_capability = requires {
 };
 
 /// An engine of a unary capability: `run` fills `outputs` with a result for each input. It may throw, may block, and is
-/// called from one thread at a time. A long call should look at `run_context::stop_requested` now and then.
+/// called from one thread at a time. A long call should look at `run_context::stop_requested` now and then. A batch without
+/// inputs never reaches it.
+///
+/// It may also have `dimension()`, the length of its vectors, and `describe(model_info&)`, which adds what else it knows of
+/// itself. Both are asked where the engine runs, when a load has made it; what they say is what the model's `info` tells.
 template <typename Engine, typename C>
 concept unary_engine = unary_capability<C> &&
     requires(Engine& engine, std::span<const typename C::input> inputs, const typename C::options& options,
@@ -59,6 +63,27 @@ concept streaming_engine = streaming_capability<C> &&
 /// A type that can do the work of a capability.
 template <typename Engine, typename C>
 concept engine_for = unary_engine<Engine, C> || streaming_engine<Engine, C>;
+
+namespace detail {
+
+/// Compiles for an engine of the capability. For others it says what is missing.
+template <typename Engine, typename C>
+constexpr bool check_engine() {
+  static_assert(unary_capability<C> || streaming_capability<C>,
+                "no engine can be placed for this capability (C): it needs `input`, `options` and `outputs`, or `request` and "
+                "`chunk`; `options`, or `request`, derived from call_options");
+  if constexpr (unary_capability<C>)
+    static_assert(unary_engine<Engine, C>,
+                  "what the factory makes (Engine) is no engine for this capability (C): it needs "
+                  "run(std::span<const C::input>, const C::options&, C::outputs&, roster::run_context&)");
+  else if constexpr (streaming_capability<C>)
+    static_assert(streaming_engine<Engine, C>,
+                  "what the factory makes (Engine) is no engine for this capability (C): it needs "
+                  "run(const C::request&, roster::sink<C::chunk>&, roster::run_context&)");
+  return true;
+}
+
+}  // namespace detail
 
 template <capability Capability>
 class registry;
@@ -101,7 +126,8 @@ class unary_model : public basic_model, public std::enable_shared_from_this<unar
  public:
   using basic_model::basic_model;
 
-  /// A result for each input. The call owns its inputs, and keeps the model alive.
+  /// A result for each input; without inputs, empty outputs, which no engine is asked for. The call owns its inputs, and keeps
+  /// the model alive.
   ///
   /// **Completion**: when all results are there.
   /// **Executor**: resumes on the coroutine's own.
@@ -109,6 +135,8 @@ class unary_model : public basic_model, public std::enable_shared_from_this<unar
   /// **Errors**: whatever the engine throws; `queue_full` at once when too many calls wait; `deadline_exceeded`,
   /// `device_mismatch`, `stopped`, `operation_aborted`.
   [[nodiscard]] asio::awaitable<typename C::outputs> call(std::vector<typename C::input> inputs, typename C::options options) {
+    if constexpr (std::default_initializable<typename C::outputs>)
+      if (inputs.empty()) return nothing();
     return hold(keep(), run(std::move(inputs), std::move(options)));
   }
 
@@ -127,6 +155,8 @@ class unary_model : public basic_model, public std::enable_shared_from_this<unar
  private:
   /// What a placement, or a model of another kind, implements.
   virtual asio::awaitable<typename C::outputs> run(std::vector<typename C::input> inputs, typename C::options options) = 0;
+
+  static asio::awaitable<typename C::outputs> nothing() { co_return typename C::outputs(); }
 
   std::shared_ptr<const void> keep() {
     if (auto owner = this->owner()) return owner;

@@ -28,13 +28,16 @@ class embedding_model : public unary_model<C> {
     return first(this->call(std::move(batch), std::move(how)));
   }
 
-  /// A vector for each item. In all else like `call`.
+  /// A vector for each item; without items none, of the length that is known. In all else like `call`.
   [[nodiscard]] asio::awaitable<embeddings> embed(std::vector<typename C::input> items,
                                                   typename C::options how = typename C::options()) {
+    if (items.empty()) return nothing(dimension());
     return this->call(std::move(items), std::move(how));
   }
 
  private:
+  static asio::awaitable<embeddings> nothing(std::size_t length) { co_return embeddings(0, length); }
+
   static asio::awaitable<embedding> first(asio::awaitable<embeddings> batch) {
     const auto vectors = co_await std::move(batch);
     if (vectors.rows() != 1) throw error(errc::bad_output, fmt::format("{} vectors for one item", vectors.rows()));

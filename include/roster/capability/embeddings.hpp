@@ -28,7 +28,8 @@ class embeddings {
   void resize(std::size_t rows, std::size_t dimension) {
     constexpr auto most = static_cast<std::size_t>((std::numeric_limits<std::ptrdiff_t>::max)()) / sizeof(float);
     if (dimension != 0 && rows > most / dimension)
-      throw error(errc::invalid_argument, "embeddings: " + std::to_string(rows) + " x " + std::to_string(dimension) + " is too large");
+      throw error(errc::invalid_argument,
+                  "embeddings: " + std::to_string(rows) + " x " + std::to_string(dimension) + " is too large");
     values_.assign(rows * dimension, 0.0F);
     rows_ = rows;
     dimension_ = dimension;

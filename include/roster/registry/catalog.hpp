@@ -2,11 +2,23 @@
 
 #include <roster/registry/registry.hpp>
 
+#include <functional>
+#include <string>
 #include <string_view>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 ROSTER_BEGIN_NAMESPACE
+
+/// What a catalog tells of one of its models.
+struct catalogued_model {
+  /// `what` is a model of the capability of this name.
+  catalogued_model(std::string_view of, registered_model what) : capability(of), model(std::move(what)) {}
+
+  std::string_view capability;  ///< what it can do
+  registered_model model;       ///< what its registry tells of it
+};
 
 /// The registries of an application: one for each capability, on one executor.
 ///
@@ -51,7 +63,44 @@ class catalog {
     return of<Capability>().try_get(key);
   }
 
+  /// All models, by capability in the catalog's order, and sorted by key.
+  [[nodiscard]] asio::awaitable<std::vector<catalogued_model>> list() {
+    std::vector<part> parts;
+    (parts.emplace_back(Capabilities::name, of<Capabilities>().list()), ...);
+    return list(std::move(parts));
+  }
+
+  /// Calls `function` with the registry of the capability called `name`, and returns what it returns, which has to be the same
+  /// type for all capabilities. For names that are known at run time only, such as those in a request.
+  ///
+  /// **Errors**: `not_found` if the catalog has no capability of that name.
+  template <typename F>
+  decltype(auto) visit(std::string_view name, F&& function) requires(sizeof...(Capabilities) > 0) {
+    return visit_one<F, Capabilities...>(name, function);
+  }
+
  private:
+  using part = std::pair<std::string_view, asio::awaitable<std::vector<registered_model>>>;
+
+  static asio::awaitable<std::vector<catalogued_model>> list(std::vector<part> parts) {
+    std::vector<catalogued_model> rows;
+    for (auto& [name, listing] : parts) {
+      auto models = co_await std::move(listing);
+      for (auto& each : models)
+        rows.emplace_back(name, std::move(each));
+    }
+    co_return rows;
+  }
+
+  template <typename F, typename First, typename... Rest>
+  decltype(auto) visit_one(std::string_view name, F& function) {
+    if (First::name == name) return std::invoke(function, of<First>());
+    if constexpr (sizeof...(Rest) > 0)
+      return visit_one<F, Rest...>(name, function);
+    else
+      throw error(errc::not_found, "capability '" + std::string(name) + '\'');
+  }
+
   template <typename Capability>
   struct given {
     explicit given(const asio::any_io_executor& where) : executor(where) {}

@@ -66,8 +66,8 @@ struct registry_state {
 /// Destroying the registry leaves leases, and lookups under way, unharmed.
 ///
 /// Loads run in an `async_once_cell`, and what that says of memory holds here as well. They run where the registry's context is
-/// run: a lookup that is awaited on another loop does not keep that context running, so where it has nothing else to do it needs
-/// a work guard.
+/// run: a lookup that is awaited on another loop does not keep that context running, so where it has nothing else to do it
+/// needs a work guard.
 ///
 /// **Thread safety**: all members but the destructor may be called concurrently, from any thread.
 ///

@@ -65,7 +65,7 @@ class pinned {
   /// How a registry loads the model.
   template <capability Capability>
   model_loader<Capability> loader() const {
-    static_assert(engine_for<engine_type, Capability>, "the factory's result is no engine for this capability");
+    static_assert(detail::check_engine<engine_type, Capability>());
     const auto load = [self = *this](load_context& context) { return make<Capability>(self, context.get_executor()); };
     return model_loader<Capability>(load);
   }
