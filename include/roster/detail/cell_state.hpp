@@ -54,10 +54,15 @@ class flight {
   virtual ~flight() = default;
   virtual asio::awaitable<T> start() = 0;
 
+  /// Makes the strand, before the cell's mutex is taken: that allocates. Nothing if the cell's context is gone.
+  void prepare(const asio::any_io_executor& executor) {
+    if (executor) strand.emplace(executor);
+  }
+
   asio::cancellation_signal signal;
-  std::optional<flight_strand> strand;  ///< there once it has started
-  bool boarded = false;                 ///< its coroutine runs; on the strand
-  std::exception_ptr failure;           ///< what starting it threw, if that is known; on the strand
+  std::optional<flight_strand> strand;
+  bool boarded = false;        ///< its coroutine runs; on the strand
+  std::exception_ptr failure;  ///< what starting it threw, if that is known; on the strand
 };
 
 /// A caller that waits for a cell.
@@ -199,9 +204,8 @@ class cell_state final : public closable {
 
   std::shared_ptr<cell_state> shared() { return std::static_pointer_cast<cell_state>(shared_from_this()); }
 
-  /// Makes a flight the cell's. Under the mutex, so that whoever finds the flight finds its strand.
+  /// Makes a flight the cell's. Under the mutex.
   std::shared_ptr<flight<T>> depart(std::shared_ptr<flight<T>> departing) noexcept {
-    departing->strand.emplace(executor_);
     phase_ = phase::running;
     flight_ = departing;
     return departing;

@@ -77,7 +77,7 @@ class load_graph {
     if (!from.waits && from.awaited == 0)
       from.rank = to.rank - 1;
     else if (!to.waits)
-      to.rank = std::max(to.rank, from.rank + 1);
+      to.rank = (std::max)(to.rank, from.rank + 1);
     else if (from.rank >= to.rank) {
       if (reaches(to, from)) return circle(from, to);  // fault b39: drop: a circle of loads is not seen
       raise(to, from.rank + 1);
@@ -130,7 +130,7 @@ class load_graph {
     for (auto* node = &start; node; node = node->next)
       for (auto* wait = node->waits; wait; wait = wait->next_) {
         auto& raised = wait->to_;
-        raised.rank = std::max(raised.rank, node->rank + 1);
+        raised.rank = (std::max)(raised.rank, node->rank + 1);
         if (--raised.arrivals == 0) last = append(last, raised);
       }
   }
@@ -151,7 +151,7 @@ class load_graph {
     std::string through;
     auto* node = from.found_by;
     for (auto left = count; left > 0; --left, node = node->found_by) {
-      if (left <= shown || left > count - std::min(count, shown))
+      if (left <= shown || left > count - (std::min)(count, shown))
         through.insert(0, ", " + node->label);
       else if (left == shown + 1)
         through.insert(0, fmt::format(", ... {} more ...", count - 2 * shown));

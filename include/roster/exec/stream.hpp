@@ -105,8 +105,8 @@ class [[nodiscard]] stream {
   /// **Completion**: with a chunk, in the order produced; at once, without suspending, when one is buffered. A loop over a
   /// stream whose producer keeps up therefore need not yield.
   /// **Executor**: resumes on the coroutine's own.
-  /// **Cancellation**: terminal; ends this wait only. No chunk is lost, and `next` may be called again. Asio's `||` with a timer
-  /// can drop one: where both end in the same turn of the loop, it keeps one result and destroys the other.
+  /// **Cancellation**: terminal; ends this wait only. No chunk is lost, and `next` may be called again. Asio's `||` with a
+  /// timer can drop one: where both end in the same turn of the loop, it keeps one result and destroys the other.
   /// **Errors**: what the engine threw, once, after the chunks before it; `stopped` when the engine's thread was shut down;
   /// `operation_aborted` when cancelled, and once after `cancel`.
   [[nodiscard]] asio::awaitable<std::optional<Chunk>> next() { return next(source_); }

@@ -149,6 +149,7 @@ class async_once_cell {
     return detail::initiate<void(std::exception_ptr, value_type)>(
         std::move(executor), std::forward<Token>(token),
         []<typename Handler>(Handler handler, const asio::any_io_executor& fallback, state_ptr self, flight_ptr own_flight) {
+          own_flight->prepare(self->executor());
           auto node = detail::make_node<pending_value<Handler>>(std::move(handler), fallback, std::move(own_flight));
           const auto slot = asio::get_associated_cancellation_slot(node->handler());
           detail::connect_cancellation<detail::cell_waiter<stored_type>>(slot, self, node);

@@ -22,7 +22,7 @@ namespace opencv {
 ///
 /// **Errors**: `invalid_input` for sides longer than OpenCV can count.
 inline cv::Mat to_mat(const image& picture) {
-  constexpr auto most = static_cast<std::size_t>(std::numeric_limits<int>::max());
+  constexpr auto most = static_cast<std::size_t>((std::numeric_limits<int>::max)());
   if (picture.width() > most || picture.height() > most)
     throw error(errc::invalid_input, fmt::format("a picture of {} x {} pixels, of which OpenCV takes at most {} a side",
                                                  picture.width(), picture.height(), most));
