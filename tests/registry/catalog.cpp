@@ -94,11 +94,11 @@ TEST_CASE("A registry is found by the name of its capability") {
   asio::io_context loop;
   roster::catalog<image_embedding, text_to_image> models{loop.get_executor()};
   finish(loop, models.add<text_to_image>("key", std::make_shared<blank>()));
-  const auto has_key = [](auto& registry) { return registry.contains("key"); };
+  const auto has_key = [](auto& found) { return found.contains("key"); };
   CHECK(finish(loop, models.visit("text_to_image", has_key)));
   CHECK_FALSE(finish(loop, models.visit("image_embedding", has_key)));
   const void* visited = nullptr;
-  models.visit("image_embedding", [&](auto& registry) { visited = &registry; });
+  models.visit("image_embedding", [&](auto& found) { visited = &found; });
   CHECK(visited == &models.of<image_embedding>());
   CHECK(failure_of([&] { (void)models.visit("text_embedding", has_key); }) == errc::not_found);
 }
