@@ -267,10 +267,11 @@ inline void ensure(bool holds, const char* what) {
 }
 
 /// Runs a scenario under every schedule. `set_up(explorer&)` adds the actors, and returns what checks the end. The
-/// environment's ROSTER_PREEMPTIONS replaces `preemptions`.
+/// environment's ROSTER_MORE_PREEMPTIONS is added to `preemptions`.
 template <typename SetUp>
 void explore(const std::string& name, std::size_t preemptions, SetUp set_up) {
-  if (const char* given = std::getenv("ROSTER_PREEMPTIONS")) preemptions = std::strtoull(given, nullptr, 10);
+  if (const char* more = std::getenv("ROSTER_MORE_PREEMPTIONS"); more && preemptions != unbounded)
+    preemptions += std::strtoull(more, nullptr, 10);
   auto* stage = new explorer(preemptions);  // never destroyed after a failure: its actors do not end
   std::size_t executions = 0;
   do {
