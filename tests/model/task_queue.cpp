@@ -219,11 +219,11 @@ TEST_CASE("Under every schedule a pool that stops leaves nobody waiting, and com
       ensure(s->queue->push_last_rites(rites), "not closed yet");
       s->queue->notify_at_rest(rest);
       await([&] { return rest->done(); });
+      ensure(rites->executed(), "at rest the last rites have run");
       s->close();
     });
-    return [s, first, second, rites] {
+    return [s, first, second] {
       s->check_rest();
-      ensure(rites->executed(), "the last rites run");
       for (const auto& one : {first, second})
         ensure(one->executed() || one->reason() == roster::errc::stopped, "stopped, if it did not run");
     };

@@ -76,6 +76,7 @@ TESTS = {  # the numbers of behaviours; m: under every schedule, which takes lon
     "m4": Tests("model/channel.cpp", "[stream]"),
     "b30": Tests("registry/loading.cpp", "[b30]"),
     "r1": Tests("registry/loading.cpp", "A load that nobody waits for any more*"),
+    "s1": Tests("serving/pooled.cpp", "Engines are destroyed before whatever else is queued on their pool"),
     "b39": Tests("registry/nested_loads.cpp", "[b39]"),
 }
 

@@ -347,6 +347,26 @@ TEST_CASE_METHOD(fixture, "A call and its inputs keep the model, whoever drops i
   probe.await_destroyed(1);
 }
 
+TEST_CASE("Engines are destroyed before whatever else is queued on their pool", "[b36]") {
+  asio::io_context loop;
+  engine_probe probe;
+  roster::blocking_pool pool(1);
+  roster::registry<roster::image_embedding> models(loop);
+  finish(loop, models.add("key", roster::pooled(pool, maker<encoder>(probe))));
+  auto model = finish(loop, models.get("key"));
+  test::checkpoint gate;
+  auto busy = spawn(loop, pool.run(&test::checkpoint::pass, &gate));
+  auto queued = spawn(loop, pool.run([](engine_probe* watched) { return watched->destroyed(); }, &probe));
+  test::drain(loop);
+  gate.await();
+  finish(loop, models.remove("key"));
+  model = {};
+  CHECK(probe.destroyed() == 0);
+  gate.open();
+  test::run_until(loop, [&] { return busy.done() && queued.done(); });
+  CHECK(queued.value() == 1);
+}
+
 TEST_CASE("Placements refuse what makes no sense") {
   engine_probe probe;
   roster::blocking_pool pool(1);

@@ -130,6 +130,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   void notify_at_rest(std::shared_ptr<rest_waiter> waiter) noexcept {
     {
       std::lock_guard lock(mutex_);  // short:
+      // fault m3: `!last_rites_.empty()` -> `false`: a pool comes to rest before its clean-up
       if (!running_.empty() || !last_rites_.empty()) return resting_.push_back(std::move(waiter));
     }
     tell(std::move(waiter), error_code());
@@ -202,6 +203,8 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
 
   /// Under the mutex.
   task* start_next() noexcept {
+    // fault s1: `last_rites_.empty() ? queue_ : last_rites_` -> `queue_.empty() ? last_rites_ : queue_`:
+    //   clean-up waits for what was queued before it
     auto& from = last_rites_.empty() ? queue_ : last_rites_;
     if (from.empty()) return nullptr;
     auto& next = from.front();
