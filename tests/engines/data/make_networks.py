@@ -66,6 +66,13 @@ for batch in (1, 2):
     write(f"batch_of_{batch}", [node("Reshape", "image shape", "embedding")], {"image": [batch, 3, 2, 2]},
           {"embedding": [batch, 12]}, [constant("shape", [batch, 12], np.int64)])
 
+# Exported for one batch size, and each vector is the sum of both images.
+write("mixed_batch",
+      [node("Reshape", "image together", "both"), node("Conv", "both weights", "sums", kernel_shape=[1, 1]),
+       node("Reshape", "sums apart", "embedding")], {"image": [2, 3, 2, 2]}, {"embedding": [2, 12]},
+      [constant("together", [1, 6, 2, 2], np.int64), constant("apart", [2, 12], np.int64),
+       constant("weights", np.tile(np.eye(3), (2, 2)).reshape(6, 6, 1, 1))])
+
 # What attention does: a product of two activations, then a multiplication with a constant. Each pixel of the first channel
 # with each pixel of it, times 1/4: the sum over the row is mean * pixel.
 write("attention",

@@ -32,8 +32,15 @@ namespace opencv {
 /// with any number of dimensions of 1 beside. Input size, batch size and dimension are read from it. A network that was
 /// exported for one batch size is given batches of that size, filled up where images are missing.
 ///
-/// OpenCV does not run every network, and not every network that it runs right: compare an embedding with one that the network
-/// gave where it was trained. Its importer trusts what it reads: load files that you trust.
+/// The vector of an image does not depend on the others of a call. A network that leaves the batch open computes several images
+/// at once if all its operators are known to allow that and if it gave different ones the same together as alone when it was
+/// loaded; else one after the other.
+///
+/// OpenCV does not run every network. Its importer takes some otherwise than they are meant; the constructor changes what it
+/// shows to it where that helps, and compares what the operators give with what ONNX says that they mean: those that go by
+/// attributes, shapes or positions, but no convolutions, and on one made-up image. So it reads a network twice. Still, compare
+/// an embedding with one that the network gave where it was trained. The importer trusts what it reads: load files that you
+/// trust.
 ///
 /// It computes a batch on several threads of its own, as many as the machine has, and takes one call at a time for that. The
 /// number belongs to the process, so this class leaves it alone; a program that keeps several encoders busy may be faster
@@ -54,8 +61,9 @@ class image_encoder final {
   /// Reads a network and tries it out, to learn its dimension. Blocks, so call it where an engine is made: on a thread of the
   /// pool, or on the model's own.
   ///
-  /// **Errors**: `bad_model`, naming the file, if it is missing, damaged, not ONNX or nothing that OpenCV can run, or if its
-  /// inputs or outputs are others than above; `invalid_argument` if the options do not fit it.
+  /// **Errors**: `bad_model`, naming the file, if it is missing, damaged or not ONNX, or if its inputs or outputs are others
+  /// than above; `bad_model` too, naming OpenCV's version and the operator, if this OpenCV cannot run it or does not run it
+  /// right; `invalid_argument` if the options do not fit it.
   image_encoder(const std::filesystem::path& onnx, image_encoder_options options)
       : image_encoder(detail::onnx_file(onnx), std::move(options)) {}
 

@@ -1,10 +1,10 @@
 #pragma once
 
+#include <roster/engines/opencv/floats.hpp>
 #include <roster/error.hpp>
 #include <roster/version.hpp>
 
 #include <array>
-#include <cmath>
 #include <cstddef>
 #include <string>
 #include <utility>
@@ -98,7 +98,7 @@ class image_encoder_options {
   }
 
   /// The most images that go through the network at once; between two batches a call looks whether it should stop. 64 unless
-  /// set. Without meaning for a network that was exported for one batch size.
+  /// set. Without meaning for a network that was exported for one batch size, or that can only be given one image at a time.
   ///
   /// **Errors**: `invalid_argument` for 0, and beyond `limit`.
   image_encoder_options& max_batch(std::size_t images) {
@@ -140,7 +140,8 @@ class image_encoder_options {
   static std::array<float, 3> finite(const char* what, double red, double green, double blue) {
     const std::array<float, 3> values{static_cast<float>(red), static_cast<float>(green), static_cast<float>(blue)};
     for (const auto value : values)
-      if (!std::isfinite(value)) throw error(errc::invalid_argument, std::string("image_encoder_options: no finite ") + what);
+      if (!detail::is_finite(value))
+        throw error(errc::invalid_argument, std::string("image_encoder_options: no finite ") + what);
     return values;
   }
 

@@ -3,6 +3,7 @@
 #include <roster/capability/image.hpp>
 #include <roster/capability/image_request.hpp>
 #include <roster/capability/model_info.hpp>
+#include <roster/engines/opencv/floats.hpp>
 #include <roster/engines/opencv/network.hpp>
 #include <roster/engines/opencv/rectified_flow.hpp>
 #include <roster/engines/opencv/seeded_random.hpp>
@@ -50,8 +51,8 @@ class image_generator final {
 
   /// Reads a network and tries it out. Blocks, so call it where an engine is made.
   ///
-  /// **Errors**: `bad_model`, naming the file, if it is missing, damaged, not ONNX or nothing that OpenCV can run, or if its
-  /// inputs or outputs are others than above, for this encoder.
+  /// **Errors**: `bad_model`, naming the file, if it is missing, damaged or not ONNX, if OpenCV cannot run it or does not run
+  /// it right, or if its inputs or outputs are others than above, for this encoder.
   image_generator(const std::filesystem::path& onnx, text_encoder prompts)
       : image_generator(detail::onnx_file(onnx), std::move(prompts)) {}
 
@@ -117,7 +118,8 @@ class image_generator final {
         image_(detail::make_blob(sizes_)),
         time_(detail::make_blob({1, 1})),
         text_(detail::make_blob({1, prompts_.dimension()})),
-        net_(file, [&](detail::network& net) { evaluate(net); }) {}
+        net_(file, {{"image", sizes_}, {"time", {1, 1}}, {"text", {1, prompts_.dimension()}}}, output_,
+             [&](detail::network& net) { evaluate(net); }) {}
 
   std::vector<std::size_t> input_sizes(const detail::onnx_file& file) const {
     constexpr auto expected = "1 x channels x height x width, 1 or 3 channels";
@@ -136,7 +138,7 @@ class image_generator final {
       fail(fmt::format("size: {} x {} pixels, allowed are {} x {}", request.width().value_or(width()),
                        request.height().value_or(height()), width(), height()));
     if (steps == 0 || steps > max_steps) fail(fmt::format("steps: {}, allowed are 1 to {}", steps, max_steps));
-    if (!(guidance >= 0 && guidance <= max_guidance))
+    if (!detail::is_finite(guidance) || guidance < 0 || guidance > max_guidance)
       fail(fmt::format("guidance: {}, allowed are 0 to {}", guidance, max_guidance));
   }
 
@@ -160,8 +162,8 @@ class image_generator final {
     const auto area = width() * height();
     for (std::size_t i = 0; i < picture.pixels().size(); ++i) {
       const auto value = values[(sizes_[1] == 1 ? 0 : i % 3 * area) + i / 3];
-      const auto level = std::nearbyint((value + 1) * 127.5F);
-      picture.pixels()[i] = static_cast<std::uint8_t>(!(level > 0) ? 0 : level < 255 ? level : 255);  // NaN is black
+      const auto level = detail::is_finite(value) ? std::nearbyint((value + 1) * 127.5F) : 0.0F;
+      picture.pixels()[i] = static_cast<std::uint8_t>(std::clamp(level, 0.0F, 255.0F));
     }
     return picture;
   }

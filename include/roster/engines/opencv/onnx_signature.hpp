@@ -2,17 +2,60 @@
 
 #include <roster/version.hpp>
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
 #include <optional>
 #include <string_view>
+#include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
+
+/// An operator of a network, with those of its attributes that are no tensors or graphs.
+struct onnx_node {
+  /// A number, a text or a list, whichever it is.
+  struct attribute {
+    std::string_view name;
+    std::int64_t integer = 0;
+    float number = 0;
+    std::string_view text;
+    std::vector<std::int64_t> integers;
+  };
+
+  std::string_view message;  // all of it
+  std::string_view name, operation, domain;
+  std::vector<std::string_view> inputs, outputs;
+  std::vector<attribute> attributes;
+  std::string_view value;  // the tensor of a `Constant`
+
+  const attribute* find(std::string_view called) const {
+    const auto found = std::ranges::find(attributes, called, &attribute::name);
+    return found == attributes.end() ? nullptr : &*found;
+  }
+  std::int64_t integer(std::string_view called, std::int64_t otherwise) const {
+    const auto* found = find(called);
+    return found != nullptr ? found->integer : otherwise;
+  }
+  float number(std::string_view called, float otherwise) const {
+    const auto* found = find(called);
+    return found != nullptr ? found->number : otherwise;
+  }
+  std::string_view text(std::string_view called, std::string_view otherwise) const {
+    const auto* found = find(called);
+    return found != nullptr ? found->text : otherwise;
+  }
+  std::vector<std::int64_t> integers(std::string_view called) const {
+    const auto* found = find(called);
+    return found != nullptr ? found->integers : std::vector<std::int64_t>();
+  }
+};
 
 /// What an ONNX file says of its network, without the weights. OpenCV 4.6 keeps none of this, and computes with whatever shape
 /// it is given.
@@ -29,7 +72,9 @@ struct onnx_signature {
   std::optional<std::string_view> missing;  // what an operator refers to, but nothing provides: OpenCV 4.6 crashes
   bool has_short_weights = false;           // fewer values than a shape says: OpenCV 4.6 reads past their end
   bool has_external_weights = false;
-  bool has_matrix_product = false;
+  std::vector<onnx_node> nodes;                                      // in the order in which they can be computed
+  std::unordered_map<std::string_view, std::string_view> constants;  // the message of each tensor that the file has, by name
+  std::uint64_t operators_version = 0;
 };
 
 /// How a field of a message is stored in the wire format of protocol buffers.
@@ -42,7 +87,8 @@ class wire_reader {
     std::uint64_t number = 0;
     wire_type type = wire_type::varint;
     std::uint64_t value = 0;   // of a varint
-    std::string_view payload;  // of a string, a message or a packed list
+    std::string_view payload;  // of anything else
+    std::string_view bytes;    // all of it
   };
 
   explicit wire_reader(std::string_view message) : rest_(message) {}
@@ -50,25 +96,27 @@ class wire_reader {
   /// False at the end, and where the message is malformed.
   bool next(field& out) {
     if (rest_.empty() || malformed_) return false;
+    const auto before = rest_;
     const auto key = varint();
-    out = {key >> 3, static_cast<wire_type>(key & 7), 0, {}};
+    out = {key >> 3, static_cast<wire_type>(key & 7), 0, {}, {}};
     switch (out.type) {
       case wire_type::varint:
         out.value = varint();
         break;
       case wire_type::fixed64:
-        take(8);
+        out.payload = take(8);
         break;
       case wire_type::bytes:
         out.payload = take(varint());
         break;
       case wire_type::fixed32:
-        take(4);
+        out.payload = take(4);
         break;
       default:
         malformed_ = true;
     }
     malformed_ = malformed_ || out.number == 0;
+    out.bytes = before.substr(0, before.size() - rest_.size());
     return !malformed_;
   }
 
@@ -134,6 +182,14 @@ inline std::uint64_t count_fixed(const wire_reader::field& field, std::size_t si
   return field.type == wire_type::bytes ? field.payload.size() / size : 1;
 }
 
+/// A float of 4 bytes, the first of which is the lowest.
+inline float read_float(std::string_view bytes) {
+  std::uint32_t bits = 0;
+  for (std::size_t i = 0; i < sizeof bits && i < bytes.size(); ++i)
+    bits |= std::uint32_t{static_cast<unsigned char>(bytes[i])} << (8 * i);
+  return std::bit_cast<float>(bits);
+}
+
 /// Of an int64, which a varint stores as if it had no sign.
 inline bool is_negative(std::uint64_t value) {
   return value >> 63U != 0;
@@ -197,11 +253,72 @@ inline bool read_onnx_values(std::string_view tensor, onnx_signature& out) {
   return true;
 }
 
-/// The constants among the attributes of an operator.
-inline bool read_onnx_attribute(std::string_view attribute, onnx_signature& out) {
-  return for_each_field(attribute, [&](const auto& field) {
-    return (field.number != 5 && field.number != 10) || read_onnx_values(field.payload, out);
-  });
+/// An attribute of an operator; constants among them are looked at.
+inline bool read_onnx_attribute(std::string_view message, onnx_node& node, onnx_signature& out) {
+  onnx_node::attribute read;
+  std::string_view value;
+  const auto take = [&](const auto& field) {
+    switch (field.number) {
+      case 1:
+        read.name = field.payload;
+        return true;
+      case 2:
+        read.number = read_float(field.payload);
+        return true;
+      case 3:
+        read.integer = static_cast<std::int64_t>(field.value);
+        return true;
+      case 4:
+        read.text = field.payload;
+        return true;
+      case 5:
+        value = field.payload;
+        return read_onnx_values(field.payload, out);
+      case 8:
+        return for_each_integer(field, [&](std::uint64_t each) { read.integers.push_back(static_cast<std::int64_t>(each)); });
+      case 10:
+        return read_onnx_values(field.payload, out);
+      default:
+        return true;
+    }
+  };
+  if (!for_each_field(message, take)) return false;
+  if (read.name == "value") node.value = value;
+  node.attributes.push_back(std::move(read));
+  return true;
+}
+
+inline bool read_onnx_node(std::string_view message, onnx_signature& out) {
+  onnx_node node;
+  node.message = message;
+  const auto take = [&](const auto& field) {
+    switch (field.number) {
+      case 1:
+        node.inputs.push_back(field.payload);
+        return true;
+      case 2:
+        node.outputs.push_back(field.payload);
+        return true;
+      case 3:
+        node.name = field.payload;
+        return true;
+      case 4:
+        node.operation = field.payload;
+        return true;
+      case 5:
+        return read_onnx_attribute(field.payload, node, out);
+      case 7:
+        node.domain = field.payload;
+        return true;
+      default:
+        return true;
+    }
+  };
+  if (!for_each_field(message, take)) return false;
+  if (node.operation == "Constant" && node.outputs.size() == 1 && !node.value.empty())
+    out.constants.emplace(node.outputs.front(), node.value);
+  out.nodes.push_back(std::move(node));
+  return true;
 }
 
 inline bool read_onnx_shape(std::string_view shape, onnx_signature::tensor& out) {
@@ -235,15 +352,12 @@ inline bool read_onnx_graph(std::string_view graph, onnx_signature& out) {
   const auto read = [&](const wire_reader::field& part) {
     switch (part.number) {
       case 1:
-        return for_each_field(part.payload, [&](const auto& node) {
-          if (node.number == 1) needed.push_back(node.payload);
-          if (node.number == 2) provided.insert(node.payload);
-          out.has_matrix_product |= node.number == 4 && node.payload == "MatMul";
-          return node.number != 5 || read_onnx_attribute(node.payload, out);
-        });
+        return read_onnx_node(part.payload, out);
       case 5:
         return read_onnx_values(part.payload, out) && for_each_field(part.payload, [&](const auto& weight) {
-                 if (weight.number == 8) weights.insert(weight.payload);
+                 if (weight.number != 8) return true;
+                 weights.insert(weight.payload);
+                 out.constants.emplace(weight.payload, part.payload);
                  return true;
                });
       case 11:
@@ -259,6 +373,10 @@ inline bool read_onnx_graph(std::string_view graph, onnx_signature& out) {
     }
   };
   if (!for_each_field(graph, read)) return false;
+  for (const auto& node : out.nodes) {
+    needed.insert(needed.end(), node.inputs.begin(), node.inputs.end());
+    provided.insert(node.outputs.begin(), node.outputs.end());
+  }
   for (const auto& input : out.inputs)
     provided.insert(input.name);
   provided.insert(weights.begin(), weights.end());
@@ -269,14 +387,32 @@ inline bool read_onnx_graph(std::string_view graph, onnx_signature& out) {
   return true;
 }
 
+/// Which version of a set of operators the file uses. Of several sets, the standard one has no name, or this one.
+inline bool read_onnx_operators(std::string_view message, onnx_signature& out) {
+  std::string_view domain;
+  std::uint64_t version = 0;
+  const auto take = [&](const auto& field) {
+    if (field.number == 1) domain = field.payload;
+    if (field.number == 2) version = field.value;
+    return true;
+  };
+  if (!for_each_field(message, take)) return false;
+  if (domain.empty() || domain == "ai.onnx") out.operators_version = (std::max)(out.operators_version, version);
+  return true;
+}
+
 /// Nothing if the file is not ONNX, or is cut off. The names in the result are views of `file`.
 inline std::optional<onnx_signature> read_onnx_signature(std::string_view file) {
   onnx_signature signature;
   bool has_graph = false;
   bool has_operators = false;  // their version: comes after the graph, so a file that was cut off in between has none
   const auto read = [&](const wire_reader::field& part) {
-    has_operators |= part.number == 8;
+    if (part.number == 8) {
+      has_operators = true;
+      return read_onnx_operators(part.payload, signature);
+    }
     if (part.number != 7) return true;
+    if (has_graph) return false;
     has_graph = true;
     return read_onnx_graph(part.payload, signature);
   };

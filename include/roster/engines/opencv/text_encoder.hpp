@@ -39,8 +39,8 @@ class text_encoder final {
 
   /// Reads a network and tries it out. Blocks, so call it where an engine is made.
   ///
-  /// **Errors**: `bad_model`, naming the file, if it is missing, damaged, not ONNX or nothing that OpenCV can run, or if its
-  /// inputs or outputs are others than above.
+  /// **Errors**: `bad_model`, naming the file, if it is missing, damaged or not ONNX, if OpenCV cannot run it or does not run
+  /// it right, or if its inputs or outputs are others than above.
   explicit text_encoder(const std::filesystem::path& onnx, character_vocabulary vocabulary = character_vocabulary())
       : text_encoder(detail::onnx_file(onnx), std::move(vocabulary)) {}
 

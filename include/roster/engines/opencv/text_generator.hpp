@@ -3,6 +3,7 @@
 #include <roster/capability/model_info.hpp>
 #include <roster/capability/text_request.hpp>
 #include <roster/engines/opencv/character_vocabulary.hpp>
+#include <roster/engines/opencv/floats.hpp>
 #include <roster/engines/opencv/network.hpp>
 #include <roster/engines/opencv/seeded_random.hpp>
 #include <roster/engines/opencv/stop_strings.hpp>
@@ -46,8 +47,8 @@ class text_generator final {
 
   /// Reads a network and tries it out. Blocks, so call it where an engine is made.
   ///
-  /// **Errors**: `bad_model`, naming the file, if it is missing, damaged, not ONNX or nothing that OpenCV can run, or if its
-  /// inputs or outputs are others than above; `invalid_argument` for a vocabulary without line end.
+  /// **Errors**: `bad_model`, naming the file, if it is missing, damaged or not ONNX, if OpenCV cannot run it or does not run
+  /// it right, or if its inputs or outputs are others than above; `invalid_argument` for a vocabulary without line end.
   explicit text_generator(const std::filesystem::path& onnx, character_vocabulary vocabulary = character_vocabulary())
       : text_generator(detail::onnx_file(onnx), std::move(vocabulary)) {}
 
@@ -109,7 +110,8 @@ class text_generator final {
         output_(file.output("", "so this is no text generator")),
         line_end_(find_line_end(vocabulary_)),
         window_(detail::make_blob(sizes_)),
-        net_(file, [&](detail::network& net) { evaluate(net); }) {}
+        net_(file, {{std::string(file.signature().inputs.front().name), sizes_}}, output_,
+             [&](detail::network& net) { evaluate(net); }) {}
 
   static std::uint8_t find_line_end(const character_vocabulary& vocabulary) {
     const auto token = vocabulary.token(character_vocabulary::line_end);
@@ -131,9 +133,10 @@ class text_generator final {
       fail("messages: the last has to be the user's");
     if (limit == 0 || limit > context_length())
       fail(fmt::format("max_tokens: {}, allowed are 1 to {}", limit, context_length()));
-    if (!(temperature >= 0 && temperature <= max_temperature))
+    if (!detail::is_finite(temperature) || temperature < 0 || temperature > max_temperature)
       fail(fmt::format("temperature: {}, allowed are 0 to {}", temperature, max_temperature));
-    if (!(top_p > 0 && top_p <= 1)) fail(fmt::format("top_p: {}, allowed are more than 0, to 1", top_p));
+    if (!detail::is_finite(top_p) || top_p <= 0 || top_p > 1)
+      fail(fmt::format("top_p: {}, allowed are more than 0, to 1", top_p));
     for (const auto& text : request.stop())
       if (text.empty()) fail("stop: an empty string");
   }
