@@ -1,8 +1,7 @@
-#include "tests/support/tokens.hpp"
+#include "tests/tokens/every_token.hpp"
 
 #include <roster/sync/once_cell.hpp>
 #include <roster/sync/semaphore.hpp>
-#include <roster/sync/shared_mutex.hpp>
 
 #include "tests/support/catch.hpp"
 
@@ -12,14 +11,6 @@
 
 namespace asio = boost::asio;
 using test::check_every_token;
-
-TEST_CASE("the lock takes every completion token", "[lock][tokens]") {
-  asio::io_context loop;
-  roster::async_shared_mutex mutex{loop};
-  check_every_token(loop, [&]<typename Token>(Token&& token) { return mutex.async_lock(std::forward<Token>(token)); });
-  check_every_token(loop, [&]<typename Token>(Token&& token) { return mutex.async_lock_shared(std::forward<Token>(token)); });
-  CHECK(mutex.try_lock());
-}
 
 TEST_CASE("the semaphore takes every completion token", "[semaphore][tokens]") {
   asio::io_context loop;

@@ -1,6 +1,5 @@
-#include "tests/support/tokens.hpp"
+#include "tests/tokens/every_token.hpp"
 
-#include <roster/exec/blocking_pool.hpp>
 #include <roster/exec/stream.hpp>
 #include <roster/exec/worker_thread.hpp>
 
@@ -12,16 +11,6 @@
 
 namespace asio = boost::asio;
 using test::check_every_token;
-
-TEST_CASE("The pool takes every completion token") {
-  asio::io_context loop;
-  roster::blocking_pool pool(1);
-  const auto seven = [] { return 7; };
-  const auto nothing = [] {};
-  check_every_token(loop, [&]<typename Token>(Token&& token) { return pool.async_run(seven, std::forward<Token>(token)); });
-  check_every_token(loop, [&]<typename Token>(Token&& token) { return pool.async_run(nothing, std::forward<Token>(token)); });
-  check_every_token(loop, [&]<typename Token>(Token&& token) { return pool.async_stop(std::forward<Token>(token)); });
-}
 
 TEST_CASE("The worker takes every completion token") {
   asio::io_context loop;

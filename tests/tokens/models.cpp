@@ -1,4 +1,4 @@
-#include "tests/support/tokens.hpp"
+#include "tests/tokens/every_token.hpp"
 
 #include <roster/registry/registry.hpp>
 
