@@ -1,13 +1,18 @@
 #pragma once
 
 #include <roster/capability/embeddings.hpp>
+#include <roster/engines/opencv/blob.hpp>
 #include <roster/engines/opencv/floats.hpp>
 #include <roster/engines/opencv/network.hpp>
+#include <roster/engines/opencv/network_input.hpp>
+#include <roster/engines/opencv/onnx_file.hpp>
+#include <roster/engines/opencv/onnx_signature.hpp>
 #include <roster/error.hpp>
 #include <roster/exec/run_context.hpp>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <opencv2/core.hpp>
 
 #include <algorithm>
 #include <cmath>

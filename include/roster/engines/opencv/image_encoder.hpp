@@ -6,6 +6,7 @@
 #include <roster/engines/opencv/embedding_network.hpp>
 #include <roster/engines/opencv/image_encoder_options.hpp>
 #include <roster/engines/opencv/network.hpp>
+#include <roster/engines/opencv/onnx_file.hpp>
 #include <roster/error.hpp>
 #include <roster/exec/run_context.hpp>
 

@@ -3,8 +3,10 @@
 #include <roster/capability/image.hpp>
 #include <roster/capability/image_request.hpp>
 #include <roster/capability/model_info.hpp>
+#include <roster/engines/opencv/blob.hpp>
 #include <roster/engines/opencv/floats.hpp>
 #include <roster/engines/opencv/network.hpp>
+#include <roster/engines/opencv/onnx_file.hpp>
 #include <roster/engines/opencv/rectified_flow.hpp>
 #include <roster/engines/opencv/seeded_random.hpp>
 #include <roster/engines/opencv/text_encoder.hpp>

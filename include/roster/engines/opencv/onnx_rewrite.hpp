@@ -1,10 +1,11 @@
 #pragma once
 
+#include <roster/engines/opencv/onnx_constant.hpp>
 #include <roster/engines/opencv/onnx_signature.hpp>
+#include <roster/engines/opencv/wire_format.hpp>
 #include <roster/version.hpp>
 
 #include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -19,116 +20,7 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// Writes fields in the wire format of protocol buffers.
-class wire_writer {
- public:
-  /// A field as a `wire_reader` found it.
-  void copy(const wire_reader::field& field) { message_ += field.bytes; }
-
-  void write(std::uint64_t number, std::uint64_t value) {
-    varint(number << 3U | static_cast<std::uint64_t>(wire_type::varint));
-    varint(value);
-  }
-  void write(std::uint64_t number, std::string_view payload) {
-    varint(number << 3U | static_cast<std::uint64_t>(wire_type::bytes));
-    varint(payload.size());
-    message_ += payload;
-  }
-  void write(std::uint64_t number, float value) {
-    varint(number << 3U | static_cast<std::uint64_t>(wire_type::fixed32));
-    append(value);
-  }
-
-  /// Without a number: for lists.
-  void append(float value) {
-    const auto bits = std::bit_cast<std::uint32_t>(value);
-    for (unsigned shift = 0; shift < 32; shift += 8)
-      message_ += static_cast<char>(bits >> shift & 0xFFU);
-  }
-
-  const std::string& message() const noexcept { return message_; }
-
- private:
-  void varint(std::uint64_t value) {
-    for (; value >= 0x80; value >>= 7U)
-      message_ += static_cast<char>(value | 0x80U);
-    message_ += static_cast<char>(value);
-  }
-
-  std::string message_;
-};
-
-/// The numbers of a constant, and its sizes.
-struct onnx_constant {
-  std::vector<std::size_t> sizes;
-  std::vector<double> values;
-};
-
-/// A number of a constant as an index, or the nearest that there is: ends of slices are often the largest of all.
-inline std::int64_t onnx_index(double value) {
-  constexpr double most = 1LL << 53U;
-  return static_cast<std::int64_t>(std::clamp(value, -most, most));
-}
-
-/// Nothing if it holds neither floats nor signed integers of 4 or 8 bytes, or is not whole.
-inline std::optional<onnx_constant> read_onnx_constant(std::string_view tensor) {
-  onnx_constant constant;
-  std::uint64_t type = 0;
-  std::string_view raw;
-  std::vector<double> listed;
-  const auto list_integer = [&](std::uint64_t value) {
-    listed.push_back(static_cast<double>(static_cast<std::int64_t>(value)));
-  };
-  const auto bits_at = [](std::string_view bytes, std::size_t index, std::size_t size) {
-    std::uint64_t bits = 0;
-    for (std::size_t i = 0; i < size; ++i)
-      bits |= std::uint64_t{static_cast<unsigned char>(bytes[index * size + i])} << (8 * i);
-    return bits;
-  };
-  const auto list_floats = [&](std::string_view bytes) {
-    for (std::size_t i = 0; i < bytes.size() / sizeof(float); ++i)
-      listed.push_back(static_cast<double>(read_float(bytes.substr(i * sizeof(float), sizeof(float)))));
-  };
-  const auto read = [&](const auto& field) {
-    switch (field.number) {
-      case 1:
-        return for_each_integer(field, [&](std::uint64_t size) { constant.sizes.push_back(static_cast<std::size_t>(size)); });
-      case 2:
-        type = field.value;
-        return true;
-      case 4:
-        list_floats(field.payload);
-        return true;
-      case 5:
-      case 7:
-        return for_each_integer(field, list_integer);
-      case 9:
-        raw = field.payload;
-        return true;
-      default:
-        return true;
-    }
-  };
-  constexpr std::uint64_t floats = 1, integers = 6, long_integers = 7;
-  if (!for_each_field(tensor, read) || (type != floats && type != integers && type != long_integers)) return std::nullopt;
-  if (listed.empty() && type == floats) list_floats(raw);
-  if (listed.empty() && type == integers)
-    for (std::size_t i = 0; i < raw.size() / 4; ++i)
-      listed.push_back(static_cast<std::int32_t>(bits_at(raw, i, 4)));
-  if (listed.empty() && type == long_integers)
-    for (std::size_t i = 0; i < raw.size() / 8; ++i)
-      listed.push_back(static_cast<double>(static_cast<std::int64_t>(bits_at(raw, i, 8))));
-  std::size_t room = listed.size(), count = 1;
-  for (const auto size : constant.sizes) {
-    if (size != 0 && count > room / size) return std::nullopt;
-    count *= size;
-  }
-  if (count != listed.size()) return std::nullopt;
-  constant.values = std::move(listed);
-  return constant;
-}
-
-/// What is to be said otherwise of a network, so that OpenCV computes what the file means.
+/// What to change in a file, so that OpenCV computes what it means.
 struct onnx_changes {
   /// Sizes of an input.
   struct input {
@@ -178,8 +70,8 @@ inline std::optional<onnx_constant> widen_onnx_constant(const onnx_constant& con
   return wide;
 }
 
-/// An operator in the words that OpenCV 4.6 understands: what newer ONNX has in inputs it expects in attributes, and what ONNX
-/// leaves to a default it sees otherwise. Nothing if the operator is all right as it is.
+/// Writes an operator as OpenCV 4.6 understands it: it expects attributes where newer ONNX has inputs, and has other defaults.
+/// Nothing if the operator needs no change.
 ///
 ///  * `Clip`, `Split`, `ReduceSum` and `Squeeze` with a second input: not imported (`Split`: into equal parts, silently).
 ///  * The other reductions with a second input: over all axes, silently.
@@ -358,9 +250,9 @@ inline std::string rewrite_onnx_graph(std::string_view graph, const onnx_signatu
   return out.message();
 }
 
-/// A file, of which `signature` was read, with changes, and in the words of OpenCV 4.6: see `onnx_rephrasing`. It ignores
-/// `count_include_pad` of `AveragePool` as well, and goes by the producer's name: it is "pytorch" where padding counts. Newer
-/// versions that go by the attribute are not misled by that.
+/// A file, of which `signature` was read, with changes, and written for OpenCV 4.6: see `onnx_rephrasing`. That ignores
+/// `count_include_pad` of `AveragePool` as well: padding counts if the producer's name is "pytorch". Newer versions go by the
+/// attribute alone.
 inline std::string rewrite_onnx(std::string_view file, const onnx_signature& signature, const onnx_changes& changes) {
   const auto [counted, uncounted] = onnx_padded_averages(signature);
   wire_writer out;

@@ -1,9 +1,9 @@
 #pragma once
 
+#include <roster/engines/opencv/wire_format.hpp>
 #include <roster/version.hpp>
 
 #include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -30,7 +30,7 @@ struct onnx_node {
   };
 
   std::string_view message;  // all of it
-  std::string_view name, operation, domain;
+  std::string_view operation, domain;
   std::vector<std::string_view> inputs, outputs;
   std::vector<attribute> attributes;
   std::string_view value;  // the tensor of a `Constant`
@@ -76,124 +76,6 @@ struct onnx_signature {
   std::unordered_map<std::string_view, std::string_view> constants;  // the message of each tensor that the file has, by name
   std::uint64_t operators_version = 0;
 };
-
-/// How a field of a message is stored in the wire format of protocol buffers.
-enum class wire_type : unsigned { varint = 0, fixed64 = 1, bytes = 2, fixed32 = 5 };
-
-/// The fields of a message in that format, one after the other.
-class wire_reader {
- public:
-  struct field {
-    std::uint64_t number = 0;
-    wire_type type = wire_type::varint;
-    std::uint64_t value = 0;   // of a varint
-    std::string_view payload;  // of anything else
-    std::string_view bytes;    // all of it
-  };
-
-  explicit wire_reader(std::string_view message) : rest_(message) {}
-
-  /// False at the end, and where the message is malformed.
-  bool next(field& out) {
-    if (rest_.empty() || malformed_) return false;
-    const auto before = rest_;
-    const auto key = varint();
-    out = {key >> 3, static_cast<wire_type>(key & 7), 0, {}, {}};
-    switch (out.type) {
-      case wire_type::varint:
-        out.value = varint();
-        break;
-      case wire_type::fixed64:
-        out.payload = take(8);
-        break;
-      case wire_type::bytes:
-        out.payload = take(varint());
-        break;
-      case wire_type::fixed32:
-        out.payload = take(4);
-        break;
-      default:
-        malformed_ = true;
-    }
-    malformed_ = malformed_ || out.number == 0;
-    out.bytes = before.substr(0, before.size() - rest_.size());
-    return !malformed_;
-  }
-
-  /// The next of the varints that a packed list consists of.
-  bool next(std::uint64_t& element) {
-    if (rest_.empty() || malformed_) return false;
-    element = varint();
-    return !malformed_;
-  }
-
-  bool malformed() const noexcept { return malformed_; }
-
- private:
-  std::uint64_t varint() {
-    std::uint64_t value = 0;
-    for (unsigned shift = 0; shift < 64 && !rest_.empty(); shift += 7) {
-      const auto byte = static_cast<unsigned char>(rest_.front());
-      rest_.remove_prefix(1);
-      value |= std::uint64_t{byte & 0x7FU} << shift;
-      if (byte < 0x80) return value;
-    }
-    malformed_ = true;
-    return 0;
-  }
-
-  std::string_view take(std::uint64_t bytes) {
-    if (bytes > rest_.size()) {
-      malformed_ = true;
-      return {};
-    }
-    const auto taken = rest_.substr(0, static_cast<std::size_t>(bytes));
-    rest_.remove_prefix(taken.size());
-    return taken;
-  }
-
-  std::string_view rest_;
-  bool malformed_ = false;
-};
-
-/// Calls `visit(field)` for each field. False if the message is malformed, or if `visit` says so.
-template <typename Visit>
-bool for_each_field(std::string_view message, Visit visit) {
-  wire_reader reader(message);
-  wire_reader::field field;
-  while (reader.next(field))
-    if (!visit(field)) return false;
-  return !reader.malformed();
-}
-
-/// Calls `visit(number)` for what a field adds to a list of integers: one of them, or a packed part of the list.
-template <typename Visit>
-bool for_each_integer(const wire_reader::field& field, Visit visit) {
-  if (field.type == wire_type::varint) return visit(field.value), true;
-  wire_reader reader(field.payload);
-  std::uint64_t element = 0;
-  while (reader.next(element))
-    visit(element);
-  return !reader.malformed();
-}
-
-/// How many numbers of `size` bytes a field adds to a list of them.
-inline std::uint64_t count_fixed(const wire_reader::field& field, std::size_t size) {
-  return field.type == wire_type::bytes ? field.payload.size() / size : 1;
-}
-
-/// A float of 4 bytes, the first of which is the lowest.
-inline float read_float(std::string_view bytes) {
-  std::uint32_t bits = 0;
-  for (std::size_t i = 0; i < sizeof bits && i < bytes.size(); ++i)
-    bits |= std::uint32_t{static_cast<unsigned char>(bytes[i])} << (8 * i);
-  return std::bit_cast<float>(bits);
-}
-
-/// Of an int64, which a varint stores as if it had no sign.
-inline bool is_negative(std::uint64_t value) {
-  return value >> 63U != 0;
-}
 
 // The numbers below are those of onnx.proto.
 
@@ -299,9 +181,6 @@ inline bool read_onnx_node(std::string_view message, onnx_signature& out) {
       case 2:
         node.outputs.push_back(field.payload);
         return true;
-      case 3:
-        node.name = field.payload;
-        return true;
       case 4:
         node.operation = field.payload;
         return true;
@@ -327,7 +206,8 @@ inline bool read_onnx_shape(std::string_view shape, onnx_signature::tensor& out)
     if (dimension.number != 1) return true;
     auto& size = out.shape.emplace_back(0);
     return for_each_field(dimension.payload, [&](const auto& field) {
-      if (field.number == 1) size = is_negative(field.value) ? 0 : field.value;  // some exporters write -1 for any
+      if (field.number == 1)
+        size = static_cast<std::int64_t>(field.value) < 0 ? 0 : field.value;  // some exporters write -1 for any
       return true;
     });
   });

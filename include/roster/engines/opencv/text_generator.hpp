@@ -2,9 +2,11 @@
 
 #include <roster/capability/model_info.hpp>
 #include <roster/capability/text_request.hpp>
+#include <roster/engines/opencv/blob.hpp>
 #include <roster/engines/opencv/character_vocabulary.hpp>
 #include <roster/engines/opencv/floats.hpp>
 #include <roster/engines/opencv/network.hpp>
+#include <roster/engines/opencv/onnx_file.hpp>
 #include <roster/engines/opencv/seeded_random.hpp>
 #include <roster/engines/opencv/stop_strings.hpp>
 #include <roster/engines/opencv/token_sampling.hpp>
