@@ -167,6 +167,18 @@ inline error_code code_of(std::exception_ptr failure) noexcept {
   return {};
 }
 
+/// What the exception that a handler was given says of itself; nothing for null.
+inline std::string message_of(const std::exception_ptr& failure) {
+  if (!failure) return {};
+  try {
+    std::rethrow_exception(failure);
+  } catch (const std::exception& e) {
+    return e.what();
+  } catch (...) {
+    return "an exception that is no std::exception";
+  }
+}
+
 ROSTER_END_NAMESPACE
 
 namespace boost::system {

@@ -189,6 +189,12 @@ TEST_CASE("Whatever a handler was given has a code, a failed load that of its ca
   CHECK(code_of(roster::load_error("key", nullptr, "reason")) == errc::load_failed);
 }
 
+TEST_CASE("Whatever a handler was given has a message") {
+  CHECK(roster::message_of(nullptr).empty());
+  CHECK(roster::message_of(std::make_exception_ptr(std::runtime_error("an engine's own"))) == "an engine's own");
+  CHECK(roster::message_of(std::make_exception_ptr(42)) == "an exception that is no std::exception");
+}
+
 TEST_CASE("An empty value is made without fail") {
   STATIC_REQUIRE(std::is_nothrow_default_constructible_v<embeddings>);
   STATIC_REQUIRE(std::is_nothrow_default_constructible_v<image>);

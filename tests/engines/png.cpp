@@ -77,7 +77,9 @@ TEST_CASE("a matrix that is no picture is refused, saying what it is") {
 
 TEST_CASE("a picture goes through the bytes of a PNG, and through a file, unchanged") {
   const auto picture = colourful(31, 17);
-  CHECK(decode_png(encode_png(picture)) == picture);
+  const auto bytes = encode_png(picture);
+  CHECK(decode_png(bytes) == picture);
+  CHECK(decode_png(std::string(bytes.begin(), bytes.end())) == picture);
   const test::temporary_file file("old content that is longer than nothing");
   write_png(picture, file.path);
   CHECK(read_png(file.path) == picture);
@@ -91,7 +93,7 @@ TEST_CASE("every kind of PNG is read") {
 }
 
 TEST_CASE("bytes that are no PNG, or not all of one, or changed, are refused") {
-  CHECK_THAT(message_of(errc::invalid_input, [] { decode_png({}); }), Catch::Contains("not a PNG"));
+  CHECK_THAT(message_of(errc::invalid_input, [] { decode_png(std::span<const std::uint8_t>()); }), Catch::Contains("not a PNG"));
   std::vector<std::uint8_t> jpeg;
   REQUIRE(cv::imencode(".bmp", cv::Mat(2, 2, CV_8UC3, cv::Scalar(0)), jpeg));
   CHECK_THAT(message_of(errc::invalid_input, [&] { decode_png(jpeg); }), Catch::Contains("not a PNG"));

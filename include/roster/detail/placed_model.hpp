@@ -52,7 +52,7 @@ class unary_work {
 template <typename C>
 class streaming_work {
  public:
-  explicit streaming_work(typename C::request request) : request_(std::move(request)) {}
+  explicit streaming_work(typename C::request asked) : request_(std::move(asked)) {}
 
   template <typename Engine>
   void operator()(Engine& engine, sink<typename C::chunk>& chunks, run_context& context) {

@@ -39,17 +39,14 @@ inline std::string shortened(std::string text) {
   return text.replace(first, last - first, " ... ");
 }
 
-/// The message of any exception. That of a load which failed because another one did has the keys of both: of a long chain,
-/// those at its ends.
-inline std::string describe(const std::exception_ptr& failure) noexcept {
+/// Why a load failed. If that is because another one did, with the keys of both: of a long chain, those at its ends.
+inline std::string reason_of(const std::exception_ptr& failure) {
   try {
     std::rethrow_exception(failure);
   } catch (const load_error& e) {
     return shortened('\'' + e.key() + "': " + e.reason());
-  } catch (const std::exception& e) {
-    return e.what();
   } catch (...) {
-    return "an exception that is no std::exception";
+    return message_of(failure);
   }
 }
 
@@ -96,7 +93,7 @@ class registry_entry {
     } catch (...) {
       cause = std::current_exception();
     }
-    throw load_error(self->lazy_->key, cause, describe(cause));  // the loader could not even be started
+    throw load_error(self->lazy_->key, cause, reason_of(cause));  // the loader could not even be started
   }
 
   model_info info() const {
@@ -179,7 +176,7 @@ class registry_entry {
     } catch (...) {
       cause = std::current_exception();
     }
-    auto reason = std::make_shared<const std::string>(describe(cause));
+    auto reason = std::make_shared<const std::string>(reason_of(cause));
     const asio::cancellation_state cancellation = co_await asio::this_coro::cancellation_state;
     unfinished.ended();
     // fault r1: always: a load that nobody waits for any more has failed

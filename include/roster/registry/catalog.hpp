@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -71,15 +72,23 @@ class catalog {
   }
 
   /// Calls `function` with the registry of the capability called `name`, and returns what it returns, which has to be the same
-  /// type for all capabilities. For names that are known at run time only, such as those in a request.
+  /// type for all capabilities. For names that are known at run time only, such as those in a request. g++ 12 needs a callable
+  /// with captures to be named first, and passed as lvalue.
   ///
   /// **Errors**: `not_found` if the catalog has no capability of that name.
   template <typename F>
   decltype(auto) visit(std::string_view name, F&& function) requires(sizeof...(Capabilities) > 0) {
+    ROSTER_CHECK_CALLABLE(F);
+    using first_result = typename std::tuple_element_t<0, std::tuple<std::type_identity<result_for<F, Capabilities>>...>>::type;
+    static_assert((std::is_same_v<result_for<F, Capabilities>, first_result> && ...),
+                  "the function (F) has to return the same type for the registries of all capabilities");
     return visit_one<F, Capabilities...>(name, function);
   }
 
  private:
+  template <typename F, typename Capability>
+  using result_for = std::invoke_result_t<F&, registry<Capability>&>;
+
   using part = std::pair<std::string_view, asio::awaitable<std::vector<registered_model>>>;
 
   static asio::awaitable<std::vector<catalogued_model>> list(std::vector<part> parts) {

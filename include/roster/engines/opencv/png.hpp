@@ -17,6 +17,7 @@
 #include <iterator>
 #include <span>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <vector>
 
@@ -40,7 +41,7 @@ inline std::vector<std::uint8_t> encode_png(const image& picture) {
 }
 
 /// The picture in the bytes of a PNG file, of any kind that PNG has: see `to_image` for what becomes of grey, alpha and 16
-/// bits.
+/// bits. Computes: for a pool rather than for a loop.
 ///
 /// **Errors**: `invalid_input` if it is no PNG, damaged or cut off, or larger than OpenCV reads: 2^20 pixels a side and 2^30 in
 /// all, unless OpenCV is told otherwise.
@@ -59,6 +60,11 @@ inline image decode_png(std::span<const std::uint8_t> bytes) {
   } catch (const cv::Exception& failure) {
     throw error(errc::invalid_input, "PNG: " + failure.err);
   }
+}
+
+/// The same, for bytes that came as characters, such as the body of a request.
+inline image decode_png(std::string_view bytes) {
+  return decode_png(std::span(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()));
 }
 
 /// Writes a picture to a PNG file, in place of one that is there. Blocks.
