@@ -76,7 +76,10 @@ class scene {
     return fresh;
   }
 
-  void join(const std::shared_ptr<caller>& one) { state->join(one->waiting, asio::cancellation_slot()); }
+  void join(const std::shared_ptr<caller>& one) {
+    one->waiting->own_flight->prepare(state->executor());
+    state->join(one->waiting, asio::cancellation_slot());
+  }
 
   /// Does what a cancellation slot does.
   void cancel(const std::shared_ptr<caller>& one) {
