@@ -93,7 +93,8 @@ TEST_CASE("every kind of PNG is read") {
 }
 
 TEST_CASE("bytes that are no PNG, or not all of one, or changed, are refused") {
-  CHECK_THAT(message_of(errc::invalid_input, [] { decode_png(std::span<const std::uint8_t>()); }), Catch::Contains("not a PNG"));
+  CHECK_THAT(message_of(errc::invalid_input, [] { decode_png(std::span<const std::uint8_t>()); }),
+             Catch::Contains("not a PNG"));
   std::vector<std::uint8_t> jpeg;
   REQUIRE(cv::imencode(".bmp", cv::Mat(2, 2, CV_8UC3, cv::Scalar(0)), jpeg));
   CHECK_THAT(message_of(errc::invalid_input, [&] { decode_png(jpeg); }), Catch::Contains("not a PNG"));
