@@ -68,6 +68,14 @@ std::size_t waits_followed() {
   return roster::detail::load_graph::instance().followed();
 }
 
+/// A loader that waits for a gate.
+auto gated(test::gate& gate) {
+  return [&gate](load_context&) -> loading {
+    co_await gate.wait();
+    co_return make_model(1);
+  };
+}
+
 }  // namespace
 
 TEST_CASE("A loader may load other models, of other capabilities too", "[b39]") {
@@ -334,15 +342,11 @@ TEST_CASE("Five thousand loads that wait for one base follow no wait", "[b39]") 
   asio::io_context loop;
   registry models(loop);
   test::gate gate(loop);
-  const auto base = [&](load_context&) -> loading {
-    co_await gate.wait();
-    co_return make_model(1);
-  };
   const auto derived = [&](load_context& context) -> loading {
     auto other = co_await context.get(models, "base");
     co_return make_model(2);
   };
-  finish(loop, models.add("base", model_info(), base));
+  finish(loop, models.add("base", model_info(), gated(gate)));
   finish(loop, add_numbered(models, count, derived));
   const auto before = waits_followed();
   int loaded = 0;
@@ -361,11 +365,7 @@ TEST_CASE("A chain of two thousand loads costs the same from whichever end it is
   asio::io_context loop;
   registry models(loop);
   test::gate gate(loop);
-  const auto base = [&](load_context&) -> loading {
-    co_await gate.wait();
-    co_return make_model(1);
-  };
-  finish(loop, models.add("base", model_info(), base));
+  finish(loop, models.add("base", model_info(), gated(gate)));
   const auto loader = chained(models, count, "base");
   finish(loop, add_numbered(models, count, loader));
   const auto before = waits_followed();
