@@ -58,29 +58,35 @@ inline error_code code_of(const std::exception_ptr& failure) {
   }
 }
 
-/// A spawned coroutine: how it ended, and the means to cancel it.
+/// How a spawned coroutine ended, and the means to cancel it.
+struct outcome {
+  asio::cancellation_signal signal;
+  int completions = 0;
+  std::exception_ptr failure;
+};
+
+/// Spawns all tasks, whatever they return: what `co_spawn` makes of a type takes long to compile.
+inline void spawn_task(const asio::any_io_executor& executor, asio::awaitable<void> coroutine, std::shared_ptr<outcome> told) {
+  const auto slot = told->signal.slot();
+  asio::co_spawn(executor, std::move(coroutine),
+                 asio::bind_cancellation_slot(slot, [told = std::move(told)](std::exception_ptr failure) {
+                   ++told->completions;
+                   told->failure = std::move(failure);
+                 }));
+}
+
+/// A spawned coroutine.
 template <typename T>
 class task {
   using stored_type = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
 
-  struct state {
-    asio::cancellation_signal signal;
-    int completions = 0;
-    std::exception_ptr failure;
+  struct state : outcome {
     std::optional<stored_type> value;
   };
 
  public:
-  task(asio::any_io_executor executor, asio::awaitable<T> coroutine) {
-    if constexpr (std::is_void_v<T>) {
-      auto handler = [self = state_](std::exception_ptr failure) { finish(*self, std::move(failure), {}); };
-      asio::co_spawn(executor, std::move(coroutine), asio::bind_cancellation_slot(state_->signal.slot(), std::move(handler)));
-    } else {
-      auto handler = [self = state_](std::exception_ptr failure, T value) {
-        finish(*self, std::move(failure), std::move(value));
-      };
-      asio::co_spawn(executor, std::move(coroutine), asio::bind_cancellation_slot(state_->signal.slot(), std::move(handler)));
-    }
+  task(const asio::any_io_executor& executor, asio::awaitable<T> coroutine) {
+    spawn_task(executor, run(state_, std::move(coroutine)), state_);
   }
 
   /// Ended, one way or the other; exactly once.
@@ -95,10 +101,14 @@ class task {
   void cancel(asio::cancellation_type type = asio::cancellation_type::terminal) { state_->signal.emit(type); }
 
  private:
-  static void finish(state& self, std::exception_ptr failure, stored_type value) {
-    ++self.completions;
-    self.failure = std::move(failure);
-    if (!self.failure) self.value.emplace(std::move(value));
+  static asio::awaitable<void> run(std::shared_ptr<state> self, asio::awaitable<T> coroutine) {
+    co_await asio::this_coro::throw_if_cancelled(false);  // what it awaits decides
+    if constexpr (std::is_void_v<T>) {
+      co_await std::move(coroutine);
+      self->value.emplace();
+    } else {
+      self->value.emplace(co_await std::move(coroutine));
+    }
   }
 
   std::shared_ptr<state> state_ = std::make_shared<state>();
