@@ -1,6 +1,6 @@
 #pragma once
 
-#include <roster/capability/image.hpp>
+#include <roster/call/image.hpp>
 #include <roster/engines/opencv/png.hpp>
 
 #include <algorithm>

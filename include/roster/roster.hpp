@@ -2,6 +2,7 @@
 
 // Everything but the adapters for inference engines, which are included one by one.
 
+#include <roster/call/run_context.hpp>
 #include <roster/capability/capability.hpp>
 #include <roster/capability/image_embedding.hpp>
 #include <roster/capability/text_embedding.hpp>
@@ -9,7 +10,6 @@
 #include <roster/capability/text_to_text.hpp>
 #include <roster/error.hpp>
 #include <roster/exec/blocking_pool.hpp>
-#include <roster/exec/run_context.hpp>
 #include <roster/exec/stream.hpp>
 #include <roster/exec/within.hpp>
 #include <roster/exec/worker_thread.hpp>

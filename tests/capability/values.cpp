@@ -1,9 +1,9 @@
-#include <roster/capability/embeddings.hpp>
-#include <roster/capability/image.hpp>
+#include <roster/call/embeddings.hpp>
+#include <roster/call/image.hpp>
+#include <roster/call/image_request.hpp>
+#include <roster/call/text_request.hpp>
 #include <roster/capability/image_embedding.hpp>
-#include <roster/capability/image_request.hpp>
 #include <roster/capability/text_embedding.hpp>
-#include <roster/capability/text_request.hpp>
 #include <roster/error.hpp>
 
 #include "tests/support/asio.hpp"

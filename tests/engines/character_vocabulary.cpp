@@ -1,7 +1,7 @@
+#include <roster/engines/detail/seeded_random.hpp>
+#include <roster/engines/detail/stop_strings.hpp>
+#include <roster/engines/detail/token_sampling.hpp>
 #include <roster/engines/opencv/character_vocabulary.hpp>
-#include <roster/engines/opencv/seeded_random.hpp>
-#include <roster/engines/opencv/stop_strings.hpp>
-#include <roster/engines/opencv/token_sampling.hpp>
 
 #include "tests/engines/support.hpp"
 #include "tests/support/catch.hpp"
@@ -18,10 +18,10 @@
 #include <vector>
 
 using roster::errc;
+using roster::detail::sample_token;
+using roster::detail::seeded_random;
+using roster::detail::stop_strings;
 using roster::opencv::character_vocabulary;
-using roster::opencv::detail::sample_token;
-using roster::opencv::detail::seeded_random;
-using roster::opencv::detail::stop_strings;
 using test::message_of;
 
 namespace {

@@ -1,4 +1,4 @@
-#include <roster/engines/opencv/stop_strings.hpp>
+#include <roster/engines/detail/stop_strings.hpp>
 
 #include "tests/support/catch.hpp"
 
@@ -9,7 +9,7 @@ namespace {
 
 /// The text before the end that these strings make.
 std::string cut(const std::vector<std::string>& stops, const std::string& text) {
-  roster::opencv::detail::stop_strings filter(stops);
+  roster::detail::stop_strings filter(stops);
   std::string given;
   for (const char character : text) {
     if (filter.add(character)) break;

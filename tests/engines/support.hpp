@@ -1,7 +1,7 @@
 #pragma once
 
+#include <roster/call/sink.hpp>
 #include <roster/error.hpp>
-#include <roster/exec/sink.hpp>
 
 #include "tests/support/catch.hpp"
 #include "tests/support/sanitizers.hpp"

@@ -1,4 +1,4 @@
-#include <roster/exec/run_context.hpp>
+#include <roster/call/run_context.hpp>
 
 #include "tests/support/asio.hpp"
 #include "tests/support/catch.hpp"

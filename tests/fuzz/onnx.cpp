@@ -2,8 +2,8 @@
 
 #include "tests/fuzz/bytes.hpp"
 
-#include <roster/engines/opencv/onnx_rewrite.hpp>
-#include <roster/engines/opencv/onnx_signature.hpp>
+#include <roster/engines/opencv/detail/onnx_rewrite.hpp>
+#include <roster/engines/opencv/detail/onnx_signature.hpp>
 
 #include <cstdint>
 #include <functional>
@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     const std::less_equal<> before;
     return name.empty() || (before(file.data(), name.data()) && before(name.data() + name.size(), file.data() + size));
   };
-  const auto read = roster::detail::read_onnx_signature(file);
+  const auto read = roster::opencv::detail::read_onnx_signature(file);
   if (!read) return 0;
   for (const auto& input : read->inputs) {
     fuzz::require(inside(input.name), "the name of an input is part of the file");
@@ -31,14 +31,14 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     for (const auto name : {node.operation, node.domain, node.message, node.value})
       fuzz::require(inside(name), "what an operator says is part of the file");
   for (const auto& [name, tensor] : read->constants)
-    if (const auto constant = roster::detail::read_onnx_constant(tensor))
+    if (const auto constant = roster::opencv::detail::read_onnx_constant(tensor))
       fuzz::require(constant->values.size() <= tensor.size(), "a number takes room in the file");
 
-  roster::detail::onnx_changes changes;
+  roster::opencv::detail::onnx_changes changes;
   for (const auto& input : read->inputs)
     changes.inputs.push_back({input.name, {1, 3}});
-  const auto rewritten = roster::detail::rewrite_onnx(file, *read, changes);
-  const auto again = roster::detail::read_onnx_signature(rewritten);
+  const auto rewritten = roster::opencv::detail::rewrite_onnx(file, *read, changes);
+  const auto again = roster::opencv::detail::read_onnx_signature(rewritten);
   fuzz::require(again.has_value(), "a file that was rewritten can be read");
   fuzz::require(again->outputs == read->outputs && again->nodes.size() == read->nodes.size(), "it has all that it had");
   for (const auto& input : again->inputs)

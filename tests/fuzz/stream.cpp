@@ -2,7 +2,7 @@
 
 #include "tests/fuzz/bytes.hpp"
 
-#include <roster/detail/channel.hpp>
+#include <roster/exec/detail/channel.hpp>
 
 #include <deque>
 #include <exception>

@@ -2,8 +2,8 @@
 
 #include "tests/fuzz/bytes.hpp"
 
+#include <roster/engines/detail/stop_strings.hpp>
 #include <roster/engines/opencv/character_vocabulary.hpp>
-#include <roster/engines/opencv/stop_strings.hpp>
 
 #include <algorithm>
 #include <array>
@@ -80,7 +80,7 @@ void check_stops(fuzz::bytes& input) {
   while (!input.empty())
     text += static_cast<char>('a' + input.below(3));
 
-  roster::opencv::detail::stop_strings filter(stops);
+  roster::detail::stop_strings filter(stops);
   std::string given;
   bool stopped = false;
   for (std::size_t i = 0; i < text.size() && !stopped; ++i) {

@@ -5,13 +5,13 @@
 
 #include "tests/model/explorer.hpp"
 
+#include <roster/call/call_options.hpp>
 #include <roster/detail/asio.hpp>
-#include <roster/detail/closing_service.hpp>
+#include <roster/detail/context_bound.hpp>
 #include <roster/detail/pending_handler.hpp>
 #include <roster/detail/shared_queue.hpp>
 #include <roster/detail/yield_until.hpp>
 #include <roster/error.hpp>
-#include <roster/exec/call_options.hpp>
 
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
@@ -158,10 +158,10 @@ bool look_once(int, Predicate done) {
 #define atomic stepped_atomic
 #define mutex stepped_mutex
 #define condition_variable stepped_condition_variable
-#include <roster/detail/cell_state.hpp>
-#include <roster/detail/channel.hpp>
-#include <roster/detail/lock_state.hpp>
-#include <roster/detail/task_queue.hpp>  // and with it run_context.hpp
+#include <roster/exec/detail/channel.hpp>
+#include <roster/exec/detail/task_queue.hpp>  // and with it run_context.hpp
+#include <roster/sync/detail/cell_state.hpp>
+#include <roster/sync/detail/lock_state.hpp>
 #undef yield_until
 #undef atomic
 #undef mutex

@@ -5,7 +5,7 @@ usage: check_sources.py [--self-test]
 
 - include/roster blocks nowhere but where a line, or the one before it, says on which thread: "// blocks: a pool thread".
 - A std::mutex is taken only where that line says that it is held for a bounded moment: "// short:".
-- Includes point down the layers, and stay out of what a layer must not know.
+- A header includes its own floor and those below; engines, what a call carries, and policies know nothing of Asio.
 - No co_await expression holds what g++ 12 miscompiles: a capturing lambda or a braced temporary, or is an arm of a conditional.
 - Nothing in include/roster is awaited while a lock is held, a mutex's or an async_shared_mutex's.
 
@@ -21,8 +21,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# From the bottom up: a header includes its own layer and those below. What it includes from detail/ counts as its own.
-LAYERS = ["", "sync", "exec", "capability", "registry", "serving", "engines", "remote"]
+# From the ground up: a header includes its own floor and those below.
+FLOORS = ["", "call", "detail", "sync", "exec", "capability", "registry", "serving", "testing", "http", "remote", "server"]
+OPTIONAL = ["testing", "engines", "http", "remote", "server"]  # roster.hpp does without them
 
 BLOCKING = [
     r"\bstd::shared_(timed_)?mutex\b",
@@ -209,49 +210,32 @@ class Checker:
         if "#pragma once" not in text:
             self.report(path, 1, "no #pragma once")
         parts = path.relative_to(self.include / "roster").parts
-        layer = parts[0] if len(parts) > 1 else ""
+        floor = parts[0] if len(parts) > 1 else ""
         for match in INCLUDE.finditer(text):
             target, line = match.group(1), line_of(text, match.start(1))
-            if target == "boost/asio.hpp" or re.match(r"boost/(beast|json)", target) and layer != "remote":
+            if target == "boost/asio.hpp" or re.match(r"boost/(beast|json)", target) and floor not in ("http", "remote", "server"):
                 self.report(path, line, f"<{target}> is too large for this header")
             if target.startswith("boost/asio/experimental/") and parts[-2:] != ("detail", "asio.hpp"):
                 self.report(path, line, f"<{target}> moves between versions of Boost; only detail/asio.hpp includes it")
-            if path.name != "roster.hpp" and layer in LAYERS:
-                for reached in [target] + self.reached_through_detail(target):
-                    if self.rank(reached) > LAYERS.index(layer):
-                        self.report(path, line, f"<{reached}> is in a layer above this one (through <{target}>)")
-        if layer == "engines" and (chain := self.path_to_asio(path)):
-            self.report(path, 1, "engines know nothing of Asio: " + " -> ".join(chain))
+            if path.name != "roster.hpp" and not self.may_include(parts, target):
+                self.report(path, line, f"<{target}> is not for this floor")
 
     def includes_of(self, path):
         return INCLUDE.findall(path.read_text()) if path.exists() else []
 
-    def reached_through_detail(self, target, seen=None):
-        seen = set() if seen is None else seen
-        if target.startswith("roster/detail/"):
-            for further in self.includes_of(self.include / target):
-                if further not in seen:
-                    seen.add(further)
-                    self.reached_through_detail(further, seen)
-        return sorted(seen)
-
     @staticmethod
-    def rank(target):
+    def may_include(parts, target):
+        """Whether a header, by the parts of its path, may include `target`."""
+        floor = parts[0] if len(parts) > 1 else ""
+        apart = "policy" in parts or floor == "engines"  # stands on call/ alone
+        if not target.startswith("roster/"):
+            return not (target.startswith("boost/asio") and (apart or floor in ("", "call")))
         if target == "roster/roster.hpp":
-            return len(LAYERS)
-        parts = target.split("/")
-        return LAYERS.index(parts[1]) if parts[0] == "roster" and len(parts) > 2 and parts[1] in LAYERS else 0
-
-    def path_to_asio(self, path, seen=None):
-        seen = set() if seen is None else seen
-        for target in self.includes_of(path):
-            if target.startswith("boost/asio"):
-                return [target]
-            if target.startswith("roster/") and target not in seen:
-                seen.add(target)
-                if chain := self.path_to_asio(self.include / target, seen):
-                    return [target] + chain
-        return []
+            return False
+        own = parts[:-1] if "policy" in parts else parts[:1] if floor else ()
+        folders = tuple(target.split("/")[1:-1])
+        lower = FLOORS[:FLOORS.index("call") + 1] if apart else FLOORS[:FLOORS.index(floor)]
+        return folders[:max(len(own), 1)] == own or (folders[0] if folders else "") in lower
 
     def check_umbrella(self):
         umbrella = self.include / "roster" / "roster.hpp"
@@ -262,7 +246,7 @@ class Checker:
                 reached.add(path)
                 pending += [self.include / target for target in self.includes_of(path) if target.startswith("roster/")]
         for path in self.headers if reached else []:
-            optional = path.relative_to(self.include / "roster").parts[0] in ("engines", "remote")
+            optional = path.relative_to(self.include / "roster").parts[0] in OPTIONAL
             if optional == (path in reached):
                 relation = "must not reach" if optional else "does not reach"
                 self.report(umbrella, 1, f"{relation} {path.relative_to(self.include)}")
@@ -285,14 +269,22 @@ FAULTS = [
     ("include/roster/registry/x.hpp", "inline void f(std::mutex& m) { std::lock_guard lock(m); }", "takes a mutex"),
     ("include/roster/registry/x.hpp", "// blocks:\nauto f(auto& c) { return c.wait(); }", "blocks"),
     ("include/roster/exec/x.hpp", "inline std::jthread t;", "not portable"),
-    ("include/roster/sync/x.hpp", "#include <roster/registry/x.hpp>", "layer above"),
-    ("include/roster/x.hpp", "#include <roster/sync/x.hpp>", "layer above"),
-    ("include/roster/detail/lock_state.hpp", "#include <roster/exec/x.hpp>", "sync/shared_mutex.hpp"),
-    ("include/roster/registry/x.hpp", "#include <roster/serving/x.hpp>", "layer above"),
-    ("include/roster/registry/x.hpp", "#include <roster/roster.hpp>", "layer above"),
+    ("include/roster/sync/x.hpp", "#include <roster/registry/x.hpp>", "not for this floor"),
+    ("include/roster/x.hpp", "#include <roster/sync/x.hpp>", "not for this floor"),
+    ("include/roster/detail/x.hpp", "#include <roster/sync/x.hpp>", "not for this floor"),
+    ("include/roster/sync/detail/x.hpp", "#include <roster/exec/x.hpp>", "not for this floor"),
+    ("include/roster/sync/x.hpp", "#include <roster/exec/detail/x.hpp>", "not for this floor"),
+    ("include/roster/call/x.hpp", "#include <roster/detail/asio.hpp>", "not for this floor"),
+    ("include/roster/call/x.hpp", "#include <boost/asio/post.hpp>", "not for this floor"),
+    ("include/roster/serving/policy/x.hpp", "#include <roster/serving/x.hpp>", "not for this floor"),
+    ("include/roster/serving/policy/x.hpp", "#include <roster/detail/asio.hpp>", "not for this floor"),
+    ("include/roster/exec/x.hpp", "#include <roster/engines/x.hpp>", "not for this floor"),
+    ("include/roster/registry/x.hpp", "#include <roster/serving/x.hpp>", "not for this floor"),
+    ("include/roster/registry/x.hpp", "#include <roster/roster.hpp>", "not for this floor"),
     ("include/roster/sync/x.hpp", "#include <boost/asio.hpp>", "too large"),
     ("include/roster/sync/x.hpp", "#include <boost/asio/experimental/channel.hpp>", "only detail/asio.hpp"),
-    ("include/roster/engines/x.hpp", "#include <roster/detail/asio.hpp>", "nothing of Asio"),
+    ("include/roster/engines/x.hpp", "#include <roster/detail/asio.hpp>", "not for this floor"),
+    ("include/roster/engines/opencv/x.hpp", "#include <boost/asio/post.hpp>", "not for this floor"),
     ("include/roster/sync/x.hpp", "auto f() { co_await run([p] { return p; }); }", "captures"),
     ("include/roster/sync/x.hpp", "auto f() { auto x = co_await run(1, [&]() mutable { return p; }, token); }", "captures"),
     ("include/roster/sync/x.hpp", "auto f() { if (co_await run([p] { return p; })) { g(); } }", "captures"),

@@ -1,7 +1,7 @@
-#include <roster/detail/admission_gate.hpp>
 #include <roster/registry/registry.hpp>
-#include <roster/serving/admission.hpp>
+#include <roster/serving/detail/admission_gate.hpp>
 #include <roster/serving/pinned.hpp>
+#include <roster/serving/policy/admission.hpp>
 #include <roster/serving/pooled.hpp>
 
 #include "tests/support/catch.hpp"

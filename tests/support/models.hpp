@@ -2,9 +2,9 @@
 
 // Models and engines that do as they are told, and tell what was done to them.
 
+#include <roster/call/call_options.hpp>
 #include <roster/capability/image_embedding.hpp>
 #include <roster/capability/text_to_image.hpp>
-#include <roster/exec/call_options.hpp>
 
 #include "tests/support/asio.hpp"
 #include "tests/support/exec.hpp"

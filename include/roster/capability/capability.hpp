@@ -1,8 +1,9 @@
 #pragma once
 
-#include <roster/capability/model_info.hpp>
+#include <roster/call/model_info.hpp>
+#include <roster/call/run_context.hpp>
+#include <roster/call/sink.hpp>
 #include <roster/detail/async_coroutine.hpp>
-#include <roster/exec/run_context.hpp>
 #include <roster/exec/stream.hpp>
 
 #include <boost/asio/system_executor.hpp>

@@ -1,7 +1,7 @@
 #pragma once
 
+#include <roster/call/embeddings.hpp>
 #include <roster/capability/capability.hpp>
-#include <roster/capability/embeddings.hpp>
 #include <roster/error.hpp>
 
 #include <fmt/format.h>

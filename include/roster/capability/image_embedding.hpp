@@ -1,9 +1,9 @@
 #pragma once
 
-#include <roster/capability/embed_options.hpp>
+#include <roster/call/embed_options.hpp>
+#include <roster/call/embeddings.hpp>
+#include <roster/call/image.hpp>
 #include <roster/capability/embedding_model.hpp>
-#include <roster/capability/embeddings.hpp>
-#include <roster/capability/image.hpp>
 
 #include <string_view>
 

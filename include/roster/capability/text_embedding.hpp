@@ -1,8 +1,8 @@
 #pragma once
 
-#include <roster/capability/embed_options.hpp>
+#include <roster/call/embed_options.hpp>
+#include <roster/call/embeddings.hpp>
 #include <roster/capability/embedding_model.hpp>
-#include <roster/capability/embeddings.hpp>
 
 #include <string>
 #include <string_view>

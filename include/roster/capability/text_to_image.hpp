@@ -1,7 +1,7 @@
 #pragma once
 
+#include <roster/call/image_request.hpp>
 #include <roster/capability/capability.hpp>
-#include <roster/capability/image_request.hpp>
 
 #include <string_view>
 

@@ -1,7 +1,7 @@
 #pragma once
 
+#include <roster/call/text_request.hpp>
 #include <roster/capability/capability.hpp>
-#include <roster/capability/text_request.hpp>
 
 #include <string_view>
 

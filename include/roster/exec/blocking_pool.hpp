@@ -1,9 +1,9 @@
 #pragma once
 
-#include <roster/detail/call_task.hpp>
 #include <roster/detail/initiate.hpp>
-#include <roster/detail/task_queue.hpp>
 #include <roster/detail/thread_group.hpp>
+#include <roster/exec/detail/call_task.hpp>
+#include <roster/exec/detail/task_queue.hpp>
 
 #include <boost/asio/system_executor.hpp>
 

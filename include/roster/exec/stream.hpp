@@ -1,20 +1,11 @@
 #pragma once
 
-#include <roster/detail/cancel_spawned.hpp>
-#include <roster/detail/channel.hpp>
-#include <roster/detail/closing_service.hpp>
+#include <roster/call/run_context.hpp>
 #include <roster/detail/initiate.hpp>
 #include <roster/detail/pending_handler.hpp>
-#include <roster/exec/run_context.hpp>
-#include <roster/exec/sink.hpp>
+#include <roster/exec/detail/channel.hpp>
+#include <roster/exec/detail/stream_feed.hpp>
 
-#include <boost/asio/bind_cancellation_slot.hpp>
-#include <boost/asio/cancellation_signal.hpp>
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/strand.hpp>
-
-#include <atomic>
-#include <cstddef>
 #include <exception>
 #include <memory>
 #include <optional>
@@ -26,44 +17,6 @@ template <typename Chunk>
 class stream;
 
 namespace detail {
-
-/// What a dropped stream cancels: the call that feeds it, which may still be waiting for its turn.
-template <typename Chunk>
-class stream_feed final : public closable {
- public:
-  explicit stream_feed(const asio::any_io_executor& home) : executor(home), strand_(executor) {}
-
-  void start(asio::awaitable<void> call) {
-    // The handler keeps the signal until the coroutine, down to its outermost frame, has ended; no longer, because what
-    // co_spawn puts into its slot holds the strand.
-    auto signal = std::make_shared<asio::cancellation_signal>();
-    signal_ = signal;
-    const auto slot = signal->slot();
-    auto keep_alive = [signal = std::move(signal)](const std::exception_ptr&) noexcept {};
-    asio::co_spawn(*strand_, std::move(call), asio::bind_cancellation_slot(slot, std::move(keep_alive)));
-  }
-
-  void cancel() noexcept {
-    if (closed_.load(std::memory_order_acquire)) return;
-    auto self = std::static_pointer_cast<stream_feed>(shared_from_this());
-    asio::post(*strand_, [self = std::move(self), weak_signal = signal_] {
-      if (auto signal = weak_signal.lock()) cancel_spawned(self->strand_, std::move(signal));
-    });
-  }
-
-  void context_closed() noexcept override {
-    closed_.store(true, std::memory_order_release);
-    strand_.reset();
-    executor = nullptr;
-  }
-
-  asio::any_io_executor executor;  // may be a strand, which must not outlive the context
-
- private:
-  std::optional<asio::strand<asio::any_io_executor>> strand_;  // must not outlive the context
-  std::atomic<bool> closed_{false};
-  std::weak_ptr<asio::cancellation_signal> signal_;
-};
 
 template <typename Chunk>
 stream<Chunk> make_stream(std::shared_ptr<channel<Chunk>> source, std::shared_ptr<stream_feed<Chunk>> feed);
@@ -191,99 +144,6 @@ namespace detail {
 template <typename Chunk>
 stream<Chunk> make_stream(std::shared_ptr<channel<Chunk>> source, std::shared_ptr<stream_feed<Chunk>> feed) {
   return stream<Chunk>(std::move(source), std::move(feed));
-}
-
-template <typename Chunk>
-class channel_sink final : public sink<Chunk> {
- public:
-  explicit channel_sink(channel<Chunk>& target) noexcept : target_(target) {}
-  bool push(Chunk chunk) override { return target_.push(std::move(chunk)); }
-
- private:
-  channel<Chunk>& target_;
-};
-
-/// Work that feeds a channel: `produce(offers..., sink<Chunk>&, run_context&)`, on a thread that has `offers` to give. The
-/// channel ends when the work is destroyed, so that whoever wraps it can first give back what the call held.
-template <typename Chunk, typename Produce>
-class stream_work {
- public:
-  stream_work(std::shared_ptr<channel<Chunk>> target, Produce produce)
-      : target_(std::move(target)), produce_(std::move(produce)) {}
-  stream_work(stream_work&&) = default;
-  stream_work& operator=(stream_work&&) = delete;
-  ~stream_work() {
-    if (target_ && ran_) target_->finish(std::move(failure_));
-  }
-
-  void operator()(run_context& thread_context) { feed(thread_context); }
-
-  template <typename Engine>
-  void operator()(Engine& engine, run_context& thread_context) {
-    feed(thread_context, engine);
-  }
-
- private:
-  template <typename... Engine>
-  void feed(run_context& thread_context, Engine&... engine) {
-    ran_ = true;
-    thread_context.listen(target_.get());
-    try {
-      channel_sink<Chunk> out(*target_);
-      if (!target_->context.stop_requested()) produce_(engine..., out, target_->context);
-    } catch (...) {
-      failure_ = std::current_exception();
-    }
-    thread_context.listen(nullptr);
-  }
-
-  std::shared_ptr<channel<Chunk>> target_;
-  Produce produce_;
-  std::exception_ptr failure_;
-  bool ran_ = false;
-};
-
-/// Ends the channel of a call that never got to produce. Made before that call's coroutine, whose body may never be entered.
-template <typename Chunk>
-class finish_on_exit {
- public:
-  explicit finish_on_exit(std::shared_ptr<channel<Chunk>> target) : target_(std::move(target)) {}
-  finish_on_exit(finish_on_exit&&) noexcept = default;
-  finish_on_exit& operator=(finish_on_exit&&) = delete;
-  ~finish_on_exit() {
-    if (target_) target_->finish(std::move(failure));
-  }
-  std::exception_ptr failure = make_exception(asio::error::operation_aborted);
-
- private:
-  std::shared_ptr<channel<Chunk>> target_;
-};
-
-template <typename Chunk>
-asio::awaitable<void> feed_stream(finish_on_exit<Chunk> unstarted, asio::awaitable<void> call) {
-  auto end = std::move(unstarted);
-  try {
-    co_await std::move(call);
-    end.failure = nullptr;
-  } catch (...) {
-    end.failure = std::current_exception();
-  }
-}
-
-/// Starts `run(work)`, an awaitable that runs `work` on some engine's thread, and returns what `produce` puts into its sink
-/// there.
-template <typename Chunk, typename Produce, typename Run>
-stream<Chunk> start_stream(const asio::any_io_executor& executor, std::size_t capacity,
-                           std::optional<call_options::time_point> deadline, Produce produce, Run run) {
-  if (capacity == 0) throw error(errc::invalid_argument, "a stream needs room for at least one chunk");
-  auto source = std::make_shared<channel<Chunk>>(capacity, deadline);
-  if (!executor) {
-    source->finish(make_exception(make_error_code(errc::stopped)));
-    return make_stream(std::move(source), std::shared_ptr<stream_feed<Chunk>>());
-  }
-  auto feed = make_closable<stream_feed<Chunk>>(executor);
-  feed->start(feed_stream(finish_on_exit<Chunk>(source), run(stream_work<Chunk, Produce>(source, std::move(produce)))));
-  return make_stream(std::move(source), std::move(feed));
 }
 
 }  // namespace detail

@@ -1,8 +1,8 @@
 #pragma once
 
+#include <roster/call/call_options.hpp>
 #include <roster/detail/asio.hpp>
 #include <roster/detail/cancel_spawned.hpp>
-#include <roster/exec/call_options.hpp>
 
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>

@@ -1,7 +1,8 @@
 #pragma once
 
 #include <roster/detail/async_coroutine.hpp>
-#include <roster/detail/worker_core.hpp>
+#include <roster/exec/detail/start_stream.hpp>
+#include <roster/exec/detail/worker_core.hpp>
 #include <roster/exec/stream.hpp>
 
 #include <concepts>

@@ -1,8 +1,8 @@
 #pragma once
 
-#include <roster/capability/model_info.hpp>
+#include <roster/call/model_info.hpp>
 #include <roster/detail/asio.hpp>
-#include <roster/detail/load_graph.hpp>
+#include <roster/registry/detail/load_graph.hpp>
 #include <roster/registry/lease.hpp>
 
 #include <concepts>

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <roster/capability/model_info.hpp>
+#include <roster/call/model_info.hpp>
 
 #include <string>
 #include <string_view>

@@ -1,12 +1,12 @@
 #pragma once
 
 #include <roster/detail/async_coroutine.hpp>
-#include <roster/detail/home_executor.hpp>
-#include <roster/detail/locked_use.hpp>
-#include <roster/detail/registry_entry.hpp>
+#include <roster/detail/context_bound.hpp>
+#include <roster/registry/detail/registry_entry.hpp>
 #include <roster/registry/lease.hpp>
 #include <roster/registry/loader.hpp>
 #include <roster/registry/registered_model.hpp>
+#include <roster/sync/detail/locked_use.hpp>
 
 #include <boost/system/result.hpp>
 #include <boost/unordered/unordered_flat_map.hpp>

@@ -1,10 +1,10 @@
 #pragma once
 
 #include <roster/capability/capability.hpp>
-#include <roster/detail/engine_worker.hpp>
-#include <roster/detail/made_in_place.hpp>
-#include <roster/detail/placed_model.hpp>
+#include <roster/exec/detail/factory.hpp>
 #include <roster/registry/loader.hpp>
+#include <roster/serving/detail/pinned_runner.hpp>
+#include <roster/serving/detail/placed_model.hpp>
 
 #include <cstddef>
 #include <memory>
@@ -71,7 +71,7 @@ class pinned {
   }
 
  private:
-  using runner = detail::engine_worker<engine_type>;
+  using runner = detail::pinned_runner<engine_type>;
 
   template <typename Capability>
   static asio::awaitable<std::shared_ptr<typename Capability::model>> make(pinned self, asio::any_io_executor executor) {

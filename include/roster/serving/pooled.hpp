@@ -1,11 +1,11 @@
 #pragma once
 
 #include <roster/capability/capability.hpp>
-#include <roster/detail/engine_pool.hpp>
-#include <roster/detail/made_in_place.hpp>
-#include <roster/detail/placed_model.hpp>
 #include <roster/exec/blocking_pool.hpp>
+#include <roster/exec/detail/factory.hpp>
 #include <roster/registry/loader.hpp>
+#include <roster/serving/detail/placed_model.hpp>
+#include <roster/serving/detail/pooled_runner.hpp>
 
 #include <cstddef>
 #include <memory>
@@ -70,7 +70,7 @@ class pooled {
   }
 
  private:
-  using runner = detail::engine_pool<engine_type>;
+  using runner = detail::pooled_runner<engine_type>;
 
   template <typename Capability>
   static asio::awaitable<std::shared_ptr<typename Capability::model>> make(pooled self, asio::any_io_executor executor) {

@@ -1,8 +1,8 @@
 #pragma once
 
-#include <roster/detail/cell_state.hpp>
 #include <roster/detail/initiate.hpp>
 #include <roster/detail/pending_handler.hpp>
+#include <roster/sync/detail/cell_state.hpp>
 
 #include <functional>
 #include <memory>

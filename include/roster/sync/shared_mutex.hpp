@@ -1,7 +1,7 @@
 #pragma once
 
 #include <roster/detail/initiate.hpp>
-#include <roster/detail/lock_state.hpp>
+#include <roster/sync/detail/lock_state.hpp>
 
 #include <memory>
 #include <optional>

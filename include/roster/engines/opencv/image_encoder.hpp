@@ -1,14 +1,14 @@
 #pragma once
 
-#include <roster/capability/embed_options.hpp>
-#include <roster/capability/embeddings.hpp>
-#include <roster/capability/image.hpp>
-#include <roster/engines/opencv/embedding_network.hpp>
+#include <roster/call/embed_options.hpp>
+#include <roster/call/embeddings.hpp>
+#include <roster/call/image.hpp>
+#include <roster/call/run_context.hpp>
+#include <roster/engines/opencv/detail/embedding_network.hpp>
+#include <roster/engines/opencv/detail/network.hpp>
+#include <roster/engines/opencv/detail/onnx_file.hpp>
 #include <roster/engines/opencv/image_encoder_options.hpp>
-#include <roster/engines/opencv/network.hpp>
-#include <roster/engines/opencv/onnx_file.hpp>
 #include <roster/error.hpp>
-#include <roster/exec/run_context.hpp>
 
 #include <fmt/format.h>
 #include <opencv2/core.hpp>

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <roster/engines/opencv/floats.hpp>
+#include <roster/engines/opencv/detail/floats.hpp>
 #include <roster/error.hpp>
 #include <roster/version.hpp>
 

@@ -1,18 +1,18 @@
 #pragma once
 
-#include <roster/capability/image.hpp>
-#include <roster/capability/image_request.hpp>
-#include <roster/capability/model_info.hpp>
-#include <roster/engines/opencv/blob.hpp>
-#include <roster/engines/opencv/floats.hpp>
-#include <roster/engines/opencv/network.hpp>
-#include <roster/engines/opencv/onnx_file.hpp>
-#include <roster/engines/opencv/rectified_flow.hpp>
-#include <roster/engines/opencv/seeded_random.hpp>
+#include <roster/call/image.hpp>
+#include <roster/call/image_request.hpp>
+#include <roster/call/model_info.hpp>
+#include <roster/call/run_context.hpp>
+#include <roster/call/sink.hpp>
+#include <roster/engines/detail/seeded_random.hpp>
+#include <roster/engines/opencv/detail/blob.hpp>
+#include <roster/engines/opencv/detail/floats.hpp>
+#include <roster/engines/opencv/detail/network.hpp>
+#include <roster/engines/opencv/detail/onnx_file.hpp>
+#include <roster/engines/opencv/detail/rectified_flow.hpp>
 #include <roster/engines/opencv/text_encoder.hpp>
 #include <roster/error.hpp>
-#include <roster/exec/run_context.hpp>
-#include <roster/exec/sink.hpp>
 
 #include <fmt/format.h>
 #include <opencv2/core.hpp>
@@ -96,7 +96,7 @@ class image_generator final {
     const auto no_prompt = request.negative_prompt().empty() ? std::vector<float>(prompt.size())
                                                              : prompts_.embed(request.negative_prompt(), "negative prompt");
     std::vector<float> picture(sizes_[1] * sizes_[2] * sizes_[3]);
-    detail::seeded_random random(request.seed());
+    roster::detail::seeded_random random(request.seed());
     std::ranges::generate(picture, [&] { return random.normal(); });
 
     const auto predict = [&](std::span<const float> from, float time, detail::condition given, std::span<float> clean) {

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <roster/capability/image.hpp>
+#include <roster/call/image.hpp>
 #include <roster/error.hpp>
 
 #include <fmt/format.h>

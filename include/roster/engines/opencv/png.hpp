@@ -1,6 +1,6 @@
 #pragma once
 
-#include <roster/capability/image.hpp>
+#include <roster/call/image.hpp>
 #include <roster/engines/opencv/mat.hpp>
 #include <roster/error.hpp>
 

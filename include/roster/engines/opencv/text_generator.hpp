@@ -1,18 +1,18 @@
 #pragma once
 
-#include <roster/capability/model_info.hpp>
-#include <roster/capability/text_request.hpp>
-#include <roster/engines/opencv/blob.hpp>
+#include <roster/call/model_info.hpp>
+#include <roster/call/run_context.hpp>
+#include <roster/call/sink.hpp>
+#include <roster/call/text_request.hpp>
+#include <roster/engines/detail/seeded_random.hpp>
+#include <roster/engines/detail/stop_strings.hpp>
+#include <roster/engines/detail/token_sampling.hpp>
 #include <roster/engines/opencv/character_vocabulary.hpp>
-#include <roster/engines/opencv/floats.hpp>
-#include <roster/engines/opencv/network.hpp>
-#include <roster/engines/opencv/onnx_file.hpp>
-#include <roster/engines/opencv/seeded_random.hpp>
-#include <roster/engines/opencv/stop_strings.hpp>
-#include <roster/engines/opencv/token_sampling.hpp>
+#include <roster/engines/opencv/detail/blob.hpp>
+#include <roster/engines/opencv/detail/floats.hpp>
+#include <roster/engines/opencv/detail/network.hpp>
+#include <roster/engines/opencv/detail/onnx_file.hpp>
 #include <roster/error.hpp>
-#include <roster/exec/run_context.hpp>
-#include <roster/exec/sink.hpp>
 
 #include <fmt/format.h>
 #include <opencv2/core.hpp>
@@ -87,12 +87,12 @@ class text_generator final {
     tokens.push_back(line_end_);
     const auto question = tokens.size();
 
-    detail::seeded_random random(request.seed());
-    detail::stop_strings stops(request.stop());
+    roster::detail::seeded_random random(request.seed());
+    roster::detail::stop_strings stops(request.stop());
     auto reason = finish_reason::max_tokens;
     while (reason == finish_reason::max_tokens && tokens.size() < context_length() && tokens.size() - question < limit) {
       context.throw_if_stop_requested();
-      tokens.push_back(detail::sample_token(score_next(tokens), temperature, top_p, random));
+      tokens.push_back(roster::detail::sample_token(score_next(tokens), temperature, top_p, random));
       const auto made = static_cast<std::uint32_t>(tokens.size() - question);
       context.report_progress(made, static_cast<std::uint32_t>(limit));
       if (tokens.back() == line_end_)

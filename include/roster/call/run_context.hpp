@@ -1,0 +1,116 @@
+#pragma once
+
+#include <roster/call/call_options.hpp>
+#include <roster/error.hpp>
+
+#include <boost/system/error_code.hpp>
+#include <boost/system/system_error.hpp>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+/// How far a piece of work has come: `done` of `total` steps, 0 of 0 before the first report.
+struct run_progress {
+  std::uint32_t done = 0;   ///< steps finished
+  std::uint32_t total = 0;  ///< steps in all
+
+  /// Equal when both numbers are.
+  friend bool operator==(const run_progress&, const run_progress&) = default;
+};
+
+namespace detail {
+
+/// `boost::asio::error::operation_aborted`, for code that does not include Asio.
+inline error_code operation_aborted() noexcept {
+#if defined(_WIN32)
+  return {995, boost::system::system_category()};
+#else
+  return {ECANCELED, boost::system::system_category()};
+#endif
+}
+
+/// Is told, once, when somebody asks the work of a `run_context` to stop.
+class stop_listener {
+ public:
+  virtual void on_stop() noexcept = 0;
+
+ protected:
+  ~stop_listener() = default;
+};
+
+template <typename Chunk, typename Produce>
+class stream_work;
+
+}  // namespace detail
+
+/// What running work sees of its call: whether it should stop, by when it is wanted, and where to report progress.
+///
+/// **Thread safety**: all members may be called concurrently, from any thread.
+class run_context {
+ public:
+  /// The context of a call without a deadline. Made by whoever runs the work; make one to call an engine directly.
+  run_context() {}
+
+  /// The context of a call that is wanted by `deadline`.
+  explicit run_context(std::optional<call_options::time_point> deadline) : deadline_(deadline) {}
+
+  run_context(const run_context&) = delete;
+  run_context& operator=(const run_context&) = delete;
+
+  /// Whether the caller has lost interest: it was cancelled, its stream was dropped, or the owner of the thread shuts down.
+  bool stop_requested() const noexcept { return stop_.load(std::memory_order_relaxed); }
+
+  /// Leaves the work, if its caller has lost interest, by throwing `operation_aborted`.
+  void throw_if_stop_requested() const {
+    if (stop_requested()) throw boost::system::system_error(detail::operation_aborted());
+  }
+
+  /// When the result stops being wanted. Work may go on past it; the caller still gets the result.
+  const std::optional<call_options::time_point>& deadline() const noexcept { return deadline_; }
+
+  /// Whether the deadline has passed.
+  bool expired() const { return deadline_ && *deadline_ <= call_options::time_point::clock::now(); }
+
+  /// Says that `done` of `total` steps have been finished.
+  void report_progress(std::uint32_t done, std::uint32_t total) noexcept {
+    progress_.store(std::uint64_t{total} << 32 | done, std::memory_order_relaxed);
+  }
+
+  /// The last report.
+  run_progress progress() const noexcept {
+    const auto both = progress_.load(std::memory_order_relaxed);
+    return {static_cast<std::uint32_t>(both), static_cast<std::uint32_t>(both >> 32)};
+  }
+
+  /// Asks the work to stop at its next step.
+  void request_stop() noexcept {
+    stop_.store(true, std::memory_order_relaxed);
+    std::lock_guard lock(mutex_);  // short:
+    if (auto* listener = std::exchange(listener_, nullptr)) listener->on_stop();
+  }
+
+ private:
+  template <typename, typename>
+  friend class detail::stream_work;
+
+  // At once if the work was already asked to stop. Null ends it: from then on the listener is not called.
+  void listen(detail::stop_listener* listener) noexcept {
+    std::lock_guard lock(mutex_);  // short:
+    listener_ = listener;
+    if (listener && stop_requested()) std::exchange(listener_, nullptr)->on_stop();
+  }
+
+  std::optional<call_options::time_point> deadline_;
+  std::mutex mutex_;
+  detail::stop_listener* listener_ = nullptr;
+  std::atomic<bool> stop_{false};           // carries no data: relaxed
+  std::atomic<std::uint64_t> progress_{0};  // total in the high half, done in the low half
+};
+
+ROSTER_END_NAMESPACE

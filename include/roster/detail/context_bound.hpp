@@ -1,0 +1,150 @@
+#pragma once
+
+#include <roster/detail/asio.hpp>
+#include <roster/detail/thread_group.hpp>
+
+#include <boost/asio/strand.hpp>
+
+#include <memory>
+#include <mutex>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+namespace detail {
+
+class closing_list;
+
+/// State that belongs to an execution context and is told when that context goes first.
+class closable : public std::enable_shared_from_this<closable> {
+ public:
+  closable(const closable&) = delete;
+  closable& operator=(const closable&) = delete;
+
+  /// The context is being destroyed: complete what waits, and post to the context no more.
+  virtual void context_closed() noexcept = 0;
+
+ protected:
+  closable() = default;
+  virtual ~closable();
+
+ private:
+  friend class closing_list;
+  closable* previous_ = nullptr;
+  closable* next_ = nullptr;
+  std::shared_ptr<closing_list> list_;
+};
+
+/// The live states of one context. Outlives the context while states do.
+class closing_list {
+ public:
+  void add(closable& state) noexcept {
+    std::lock_guard lock(mutex_);  // short:
+    state.next_ = first_;
+    if (first_) first_->previous_ = &state;
+    first_ = &state;
+  }
+
+  void remove(closable& state) noexcept {
+    std::lock_guard lock(mutex_);  // short:
+    unlink(state);
+  }
+
+  void close_all() noexcept {
+    while (auto state = pop())
+      state->context_closed();
+  }
+
+  static void enlist(closable& state, std::shared_ptr<closing_list> list) noexcept {
+    state.list_ = std::move(list);
+    state.list_->add(state);
+  }
+
+ private:
+  std::shared_ptr<closable> pop() noexcept {
+    std::lock_guard lock(mutex_);  // short:
+    while (first_) {
+      auto state = first_->weak_from_this().lock();
+      unlink(*first_);
+      if (state) return state;
+    }
+    return nullptr;
+  }
+
+  void unlink(closable& state) noexcept {
+    if (state.previous_)
+      state.previous_->next_ = state.next_;
+    else if (first_ == &state)
+      first_ = state.next_;
+    if (state.next_) state.next_->previous_ = state.previous_;
+    state.previous_ = state.next_ = nullptr;
+  }
+
+  std::mutex mutex_;
+  closable* first_ = nullptr;
+};
+
+inline closable::~closable() {
+  if (list_) list_->remove(*this);
+}
+
+/// Closes the states of a context when the context shuts down. A plugin with hidden symbols has an `id` of its own, and so a
+/// service of its own in the same context, which closes what the plugin made.
+class closing_service final : public asio::execution_context::service {
+ public:
+  using key_type = closing_service;
+  static inline asio::execution_context::id id;
+
+  explicit closing_service(asio::execution_context& context) : service(context) {}
+
+  const std::shared_ptr<closing_list>& list() const noexcept { return list_; }
+
+  /// Threads whose work comes home to this context. Whoever destroys it asks them to end and joins them, before it closes the
+  /// states that their work may use.
+  const std::shared_ptr<thread_group>& threads() const noexcept { return threads_; }
+
+ private:
+  void shutdown() override {
+    threads_->end_all();
+    list_->close_all();
+  }
+
+  const std::shared_ptr<closing_list> list_ = std::make_shared<closing_list>();
+  const std::shared_ptr<thread_group> threads_ = std::make_shared<thread_group>();
+};
+
+/// Makes a state that is closed with the context of `executor`.
+template <typename State, typename... Args>
+std::shared_ptr<State> make_closable(const asio::any_io_executor& executor, Args&&... args) {
+  if (!executor) throw error(errc::stopped, "the context of the executor is gone");
+  // A context shuts its newest service down first. Ours has to be newer than that of the strands, to which its threads may be
+  // posting until it has joined them.
+  auto& context = context_of(executor);
+  if (!asio::has_service<closing_service>(context)) asio::strand<asio::any_io_executor> oldest(executor);
+  auto list = asio::use_service<closing_service>(context).list();
+  auto state = std::make_shared<State>(executor, std::forward<Args>(args)...);
+  closing_list::enlist(*state, std::move(list));
+  return state;
+}
+
+/// An executor that is let go with its context: it may be a strand, which must not outlive that.
+class home_executor final : public closable {
+ public:
+  explicit home_executor(const asio::any_io_executor& executor) : executor_(executor) {}
+
+  /// Empty once the context is gone.
+  const asio::any_io_executor& get() const noexcept { return executor_; }
+
+  void context_closed() noexcept override { executor_ = nullptr; }
+
+ private:
+  asio::any_io_executor executor_;
+};
+
+inline std::shared_ptr<const home_executor> make_home(const asio::any_io_executor& executor) {
+  return make_closable<home_executor>(executor);
+}
+
+}  // namespace detail
+
+ROSTER_END_NAMESPACE

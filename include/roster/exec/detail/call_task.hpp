@@ -1,0 +1,201 @@
+#pragma once
+
+#include <roster/detail/asio.hpp>
+#include <roster/detail/initiate.hpp>
+#include <roster/detail/pending_handler.hpp>
+#include <roster/exec/detail/task_queue.hpp>
+
+#include <atomic>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+ROSTER_BEGIN_NAMESPACE
+
+namespace detail {
+
+/// What a call that returns `R` gives to its caller: references travel as `reference_wrapper`.
+template <typename R>
+using result_of = std::conditional_t<std::is_lvalue_reference_v<R>, std::reference_wrapper<std::remove_reference_t<R>>,
+                                     std::remove_cvref_t<R>>;
+
+/// A value or an exception.
+template <typename R>
+struct outcome {
+  using stored_type = std::conditional_t<std::is_void_v<R>, std::monostate, R>;
+
+  std::exception_ptr failure;
+  std::optional<stored_type> value;
+
+  R get() && {
+    if (failure) std::rethrow_exception(std::move(failure));
+    if constexpr (!std::is_void_v<R>) return std::move(*value);
+  }
+};
+
+/// A callable with its arguments. Called with what its thread has to offer, then the arguments; the `run_context` is passed on
+/// to callables that take one.
+template <typename F, typename... Args>
+class bound_work {
+ public:
+  template <typename G, typename... As>
+  explicit bound_work(std::in_place_t, G&& function, As&&... arguments)
+      : function_(std::forward<G>(function)), arguments_(std::forward<As>(arguments)...) {}
+
+  template <typename... Offers>
+  decltype(auto) operator()(run_context& context, Offers&... offers) {
+    return std::apply(
+        [&](Args&... arguments) -> decltype(auto) {
+          if constexpr (std::is_invocable_v<F, Offers&..., run_context&, Args...>)
+            return std::invoke(std::move(function_), offers..., context, std::move(arguments)...);
+          else
+            return std::invoke(std::move(function_), offers..., std::move(arguments)...);
+        },
+        arguments_);
+  }
+
+ private:
+  F function_;
+  std::tuple<Args...> arguments_;
+};
+
+template <typename F, typename... Args>
+auto bind_work(F&& function, Args&&... arguments) {
+  return bound_work<std::decay_t<F>, std::decay_t<Args>...>(std::in_place, std::forward<F>(function),
+                                                            std::forward<Args>(arguments)...);
+}
+
+/// When a cancelled call that runs completes: once its work has returned, or at once because the work owns all it touches.
+enum class on_cancel { wait, detach };
+
+/// The one implementation of `task`: a piece of work and the handler that waits for it.
+template <typename Handler, typename Work, on_cancel Policy, bool WrapOutcome>
+class call_task final : public task {
+  using result_type = result_of<std::invoke_result_t<Work&, run_context&>>;
+  using outcome_type = outcome<result_type>;
+  using pending_type = typename decltype([] {
+    if constexpr (WrapOutcome)
+      return std::type_identity<pending_handler<Handler, outcome_type>>();
+    else if constexpr (std::is_void_v<result_type>)
+      return std::type_identity<pending_handler<Handler, std::exception_ptr>>();
+    else
+      return std::type_identity<pending_handler<Handler, std::exception_ptr, result_type>>();
+  }())::type;
+
+ public:
+  call_task(Handler&& handler, const asio::any_io_executor& fallback, std::optional<call_options::time_point> deadline,
+            Work&& work)
+      : task(deadline), pending_(std::move(handler), fallback), work_(std::move(work)) {}
+
+  const Handler& handler() const noexcept { return pending_.handler(); }
+
+  void execute() noexcept override {
+    try {
+      if (context.expired()) throw error(errc::deadline_exceeded, "the deadline passed before the work started");
+      if constexpr (std::is_void_v<result_type>) {
+        (*work_)(context);
+        result_.value.emplace();
+      } else {
+        result_.value.emplace((*work_)(context));
+      }
+    } catch (...) {
+      result_.failure = std::current_exception();
+    }
+    work_.reset();
+  }
+
+  void deliver(std::shared_ptr<task> self) noexcept override { complete(std::move(self), std::move(result_)); }
+
+  void abandon(std::shared_ptr<task> self, error_code reason) noexcept override {
+    work_.reset();
+    complete(std::move(self), {make_exception(reason), std::nullopt});
+  }
+
+  void interrupt(std::shared_ptr<task> self) noexcept override {
+    context.request_stop();
+    if constexpr (Policy == on_cancel::detach)
+      complete(std::move(self), {make_exception(asio::error::operation_aborted), std::nullopt});
+  }
+
+ private:
+  void complete(std::shared_ptr<task> self, outcome_type result) noexcept {
+    if constexpr (Policy == on_cancel::detach)
+      if (completed_.exchange(true, std::memory_order_acq_rel)) return;
+    if constexpr (WrapOutcome)
+      pending_.post(std::move(self), std::move(result));
+    else if constexpr (std::is_void_v<result_type>)
+      pending_.post(std::move(self), std::move(result.failure));
+    else
+      pending_.post(std::move(self), std::move(result.failure), result.value ? std::move(*result.value) : result_type());
+  }
+
+  pending_type pending_;
+  std::optional<Work> work_;
+  outcome_type result_;
+  std::atomic<bool> completed_{false};  // whoever sets it owns the handler
+};
+
+/// How a task enters its queue.
+enum class entry { wait_for_room, only_if_room, last_rites };
+
+/// Starts an operation that runs `work(run_context&)` on a thread of `queue`. With `WrapOutcome`, the handler takes an
+/// `outcome`, which needs no default-constructible result, else `(exception_ptr, result)`.
+template <on_cancel Policy, bool WrapOutcome, typename Work, typename Token>
+auto async_call(std::shared_ptr<task_queue> queue, asio::any_io_executor fallback,
+                std::optional<call_options::time_point> deadline, entry how, Work work, Token&& token) {
+  using result_type = result_of<std::invoke_result_t<Work&, run_context&>>;
+  using signature = typename decltype([] {
+    if constexpr (WrapOutcome)
+      return std::type_identity<void(outcome<result_type>)>();
+    else if constexpr (std::is_void_v<result_type>)
+      return std::type_identity<void(std::exception_ptr)>();
+    else
+      return std::type_identity<void(std::exception_ptr, result_type)>();
+  }())::type;
+  return initiate<signature>(
+      std::move(fallback), std::forward<Token>(token),
+      []<typename Handler>(Handler handler, const asio::any_io_executor& executor, std::shared_ptr<task_queue> target,
+                           std::optional<call_options::time_point> until, entry door, Work what) {
+        using node_type = call_task<Handler, Work, Policy, WrapOutcome>;
+        auto node = make_node<node_type>(std::move(handler), executor, until, std::move(what));
+        connect_cancellation<task>(asio::get_associated_cancellation_slot(node->handler()), target, node);
+        if (door == entry::wait_for_room)
+          target->push(std::move(node));
+        else if (door == entry::only_if_room)
+          target->try_push(std::move(node));
+        else if (!target->push_last_rites(node)) {
+          auto& refused = *node;
+          refused.abandon(std::move(node), make_error_code(errc::stopped));
+        }
+      },
+      std::move(queue), deadline, how, std::move(work));
+}
+
+/// Turns an operation's outcome into a result or an exception.
+template <typename R>
+asio::awaitable<R> unwrap(asio::awaitable<outcome<R>> operation) {
+  auto result = co_await std::move(operation);
+  co_return std::move(result).get();
+}
+
+/// The coroutine form of `async_call`.
+template <on_cancel Policy, typename Work>
+auto call(std::shared_ptr<task_queue> queue, std::optional<call_options::time_point> deadline, entry how, Work work) {
+  using result_type = result_of<std::invoke_result_t<Work&, run_context&>>;
+  constexpr bool wrap = !std::is_void_v<result_type> && !std::is_nothrow_default_constructible_v<result_type>;
+  auto operation =
+      async_call<Policy, wrap>(std::move(queue), asio::any_io_executor(), deadline, how, std::move(work), asio::use_awaitable);
+  if constexpr (wrap)
+    return unwrap(std::move(operation));
+  else
+    return operation;
+}
+
+}  // namespace detail
+
+ROSTER_END_NAMESPACE

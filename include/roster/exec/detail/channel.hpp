@@ -1,0 +1,233 @@
+#pragma once
+
+#include <roster/call/run_context.hpp>
+#include <roster/detail/asio.hpp>
+#include <roster/detail/yield_until.hpp>
+#include <roster/error.hpp>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <optional>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+namespace detail {
+
+/// The consumer of a channel while it waits.
+template <typename Chunk>
+class channel_reader {
+ public:
+  channel_reader() = default;
+  channel_reader(const channel_reader&) = delete;
+  channel_reader& operator=(const channel_reader&) = delete;
+  virtual ~channel_reader() = default;
+
+  /// Posts the handler.
+  virtual void complete(std::shared_ptr<channel_reader> self, std::exception_ptr failure,
+                        std::optional<Chunk> chunk) noexcept = 0;
+};
+
+/// A bounded ring from one producer, a thread that may block, to one consumer, a coroutine.
+///
+/// Producer and consumer own an index each, and share one word:
+///
+///     bit  0     reading  the consumer is parked in `reader_`; whoever clears the bit owns the reader and may act for it
+///     bit  1     writing  the producer waits for room, or is about to
+///     bit  2     ended    the producer will push no more; `failure_` is set
+///     bit  3     gone     the consumer will read no more
+///     bit  4     evicted  the producer must stop although the consumer is there
+///     bits 8-63           the number of chunks in the ring
+///
+/// Each side publishes its move by one read-modify-write, which also tells it whether the other side is parked, so no wake-up
+/// is lost: `acq_rel` throughout, because a count carries the slot's contents one way and its emptiness the other.
+template <typename Chunk>
+class channel final : public stop_listener {
+ public:
+  explicit channel(std::size_t capacity, std::optional<call_options::time_point> deadline)
+      : context(deadline), capacity_(capacity), slots_(std::make_unique<slot[]>(capacity)) {}
+  channel(const channel&) = delete;
+  channel& operator=(const channel&) = delete;
+  ~channel() {
+    for (auto left = count(word_.load(std::memory_order_acquire)); left > 0; --left)
+      drop(std::launder(reinterpret_cast<Chunk*>(slots_[head_].bytes)));
+  }
+
+  // The producer's side.
+
+  /// Waits for room. False when nobody wants more chunks; this one is dropped then.
+  bool push(Chunk&& chunk) {
+    auto word = word_.load(std::memory_order_acquire);
+    if (count(word) == capacity_ && !(word & (gone | evicted))) word = wait_for_room();
+    if (word & (gone | evicted)) {
+      context.request_stop();  // the other side is about to
+      return false;
+    }
+    new (slots_[tail_].bytes) Chunk(std::move(chunk));
+    tail_ = tail_ + 1 == capacity_ ? 0 : tail_ + 1;
+    if (publish([](std::uint64_t before) { return before + one; }) & reading) serve(std::move(reader_));
+    return true;
+  }
+
+  /// Ends the stream, with an error if `failure` is set. The first call counts.
+  void finish(std::exception_ptr failure) noexcept {
+    if (finished_.exchange(true, std::memory_order_acq_rel)) return;
+    const auto word = word_.load(std::memory_order_acquire);
+    failure_ = (word & evicted) ? std::make_exception_ptr(error(errc::stopped, "the stream's worker was shut down"))
+                                : std::move(failure);
+    if (publish([](std::uint64_t before) { return before | ended; }) & reading) serve(std::move(reader_));
+  }
+
+  /// The producer's thread is wanted back.
+  void on_stop() noexcept override {
+    word_.fetch_or(evicted, std::memory_order_acq_rel);
+    context.request_stop();
+    wake_writer();
+  }
+
+  // The consumer's side.
+
+  /// A chunk if one is there; otherwise the end, if that is reached: an error once, then nothing for ever.
+  bool try_next(std::exception_ptr& failure, std::optional<Chunk>& chunk) {
+    const auto word = word_.load(std::memory_order_acquire);
+    if (word & gone) {
+      failure = std::exchange(aborted_, nullptr);
+      return true;
+    }
+    // fault b23: `count(word) > 0` -> `count(word) > 0 && !(word & ended)`: a failure overtakes the chunks before it
+    if (count(word) > 0) {
+      take(chunk);
+      const auto left = word_.fetch_sub(one, std::memory_order_acq_rel) - one;
+      if ((left & writing) && count(left) <= capacity_ / 2) wake_writer();
+      return true;
+    }
+    if (!(word & ended)) return false;
+    failure = std::exchange(failure_, nullptr);
+    return true;
+  }
+
+  /// Parks the consumer. It completes at once if there is something to read after all.
+  void park(std::shared_ptr<channel_reader<Chunk>> reader) {
+    reader_ = std::move(reader);
+    const auto word = word_.fetch_or(reading, std::memory_order_acq_rel);
+    // fault m4: `count(word) > 0 || (word & (ended | gone))` -> `word & gone`: a reader parks without looking again
+    if (count(word) > 0 || (word & (ended | gone)))
+      if (auto own = unpark()) serve(std::move(own));
+  }
+
+  /// Ends the wait of a parked consumer, if it still waits.
+  void cancel(const std::shared_ptr<channel_reader<Chunk>>&) noexcept {
+    if (auto reader = unpark()) abort(std::move(reader));
+  }
+
+  /// The consumer leaves: the producer is asked to stop, and is not waited for.
+  void abandon() noexcept {
+    if (word_.load(std::memory_order_relaxed) & gone) return;  // set below only, by this side
+    auto reader = unpark();
+    if (!reader) aborted_ = make_exception(asio::error::operation_aborted);
+    word_.fetch_or(gone, std::memory_order_acq_rel);
+    if (reader) abort(std::move(reader));
+    context.request_stop();
+    wake_writer();
+  }
+
+  /// Whether the producer is done: there is nothing left to stop.
+  bool has_ended() const noexcept { return word_.load(std::memory_order_acquire) & ended; }
+
+  run_context context;  ///< what the producer sees
+
+ private:
+  static constexpr std::uint64_t reading = 1, writing = 2, ended = 4, gone = 8, evicted = 16, one = 256;
+
+  struct slot {
+    alignas(Chunk) std::byte bytes[sizeof(Chunk)];
+  };
+
+  static std::size_t count(std::uint64_t word) noexcept { return static_cast<std::size_t>(word / one); }
+
+  void take(std::optional<Chunk>& target) {
+    auto* stored = std::launder(reinterpret_cast<Chunk*>(slots_[head_].bytes));
+    target.emplace(std::move(*stored));
+    drop(stored);
+  }
+
+  void drop(Chunk* stored) noexcept {
+    stored->~Chunk();
+    head_ = head_ + 1 == capacity_ ? 0 : head_ + 1;
+  }
+
+  // The producer's move. Clears `reading` in the same step: seen now and cleared later, it could be that of a later wait, which
+  // has nothing to read.
+  template <typename Move>
+  std::uint64_t publish(Move move) noexcept {
+    auto word = word_.load(std::memory_order_relaxed);  // only a guess: the exchange decides
+    while (!word_.compare_exchange_weak(word, move(word) & ~reading, std::memory_order_acq_rel, std::memory_order_relaxed)) {
+    }
+    return word;
+  }
+
+  std::uint64_t wait_for_room() {
+    std::uint64_t word = 0;
+    const auto may_go_on = [&] {
+      word = word_.load(std::memory_order_acquire);
+      return count(word) <= capacity_ / 2 || (word & (gone | evicted));
+    };
+    if (yield_until(64, may_go_on)) return word;
+    std::unique_lock lock(mutex_);  // blocks: the engine's thread
+    word_.fetch_or(writing, std::memory_order_acq_rel);
+    room_.wait(lock, may_go_on);  // blocks: the engine's thread
+    return word_.fetch_and(~writing, std::memory_order_acq_rel);
+  }
+
+  void wake_writer() noexcept {
+    // Empty: a producer that saw no room before has begun to wait after this.
+    // fault m4: drop: a producer is woken without the mutex
+    { std::lock_guard lock(mutex_); }  // short:
+    room_.notify_one();
+  }
+
+  std::shared_ptr<channel_reader<Chunk>> unpark() noexcept {
+    if (!(word_.fetch_and(~reading, std::memory_order_acq_rel) & reading)) return nullptr;
+    return std::move(reader_);
+  }
+
+  // Acts for a reader that was parked, and for which there is something.
+  void serve(std::shared_ptr<channel_reader<Chunk>> reader) noexcept {
+    std::exception_ptr failure;
+    std::optional<Chunk> chunk;
+    try {
+      try_next(failure, chunk);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    auto& served = *reader;
+    served.complete(std::move(reader), std::move(failure), std::move(chunk));
+  }
+
+  static void abort(std::shared_ptr<channel_reader<Chunk>> reader) noexcept {
+    auto& aborted = *reader;
+    aborted.complete(std::move(reader), make_exception(asio::error::operation_aborted), std::nullopt);
+  }
+
+  const std::size_t capacity_;
+  const std::unique_ptr<slot[]> slots_;
+  std::size_t head_ = 0;        // the consumer's, or whoever acts for it
+  std::size_t tail_ = 0;        // the producer's
+  std::exception_ptr failure_;  // written before `ended`, then the consumer's
+  std::exception_ptr aborted_;  // the consumer's
+  std::atomic<bool> finished_{false};
+  std::atomic<std::uint64_t> word_{0};
+  std::shared_ptr<channel_reader<Chunk>> reader_;  // owned by whoever sets or clears `reading`
+  std::mutex mutex_;
+  std::condition_variable room_;  // blocks: the engine's thread
+};
+
+}  // namespace detail
+
+ROSTER_END_NAMESPACE

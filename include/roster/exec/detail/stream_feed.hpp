@@ -1,0 +1,61 @@
+#pragma once
+
+#include <roster/detail/cancel_spawned.hpp>
+#include <roster/detail/context_bound.hpp>
+
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/strand.hpp>
+
+#include <atomic>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+namespace detail {
+
+/// What a dropped stream cancels: the call that feeds it, which may still be waiting for its turn.
+template <typename Chunk>
+class stream_feed final : public closable {
+ public:
+  explicit stream_feed(const asio::any_io_executor& home) : executor(home), strand_(executor) {}
+
+  void start(asio::awaitable<void> call) {
+    // The handler keeps the signal until the coroutine, down to its outermost frame, has ended; no longer, because what
+    // co_spawn puts into its slot holds the strand.
+    auto signal = std::make_shared<asio::cancellation_signal>();
+    signal_ = signal;
+    const auto slot = signal->slot();
+    auto keep_alive = [signal = std::move(signal)](const std::exception_ptr&) noexcept {};
+    asio::co_spawn(*strand_, std::move(call), asio::bind_cancellation_slot(slot, std::move(keep_alive)));
+  }
+
+  void cancel() noexcept {
+    if (closed_.load(std::memory_order_acquire)) return;
+    auto self = std::static_pointer_cast<stream_feed>(shared_from_this());
+    asio::post(*strand_, [self = std::move(self), weak_signal = signal_] {
+      if (auto signal = weak_signal.lock()) cancel_spawned(self->strand_, std::move(signal));
+    });
+  }
+
+  void context_closed() noexcept override {
+    closed_.store(true, std::memory_order_release);
+    strand_.reset();
+    executor = nullptr;
+  }
+
+  asio::any_io_executor executor;  // may be a strand, which must not outlive the context
+
+ private:
+  std::optional<asio::strand<asio::any_io_executor>> strand_;  // must not outlive the context
+  std::atomic<bool> closed_{false};
+  std::weak_ptr<asio::cancellation_signal> signal_;
+};
+
+}  // namespace detail
+
+ROSTER_END_NAMESPACE

@@ -1,0 +1,269 @@
+#pragma once
+
+#include <roster/call/run_context.hpp>
+#include <roster/detail/asio.hpp>
+#include <roster/detail/pending_handler.hpp>
+#include <roster/detail/shared_queue.hpp>
+#include <roster/detail/yield_until.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+namespace detail {
+
+/// Work for the threads of a `task_queue`, with the caller who waits for it.
+class task : public queue_node<task> {
+ public:
+  explicit task(std::optional<call_options::time_point> deadline) : context(deadline) {}
+  task(const task&) = delete;
+  task& operator=(const task&) = delete;
+  virtual ~task() = default;
+
+  /// Runs the work, keeps its outcome, destroys it. On a thread of the queue.
+  virtual void execute() noexcept = 0;
+
+  /// Completes the caller with the outcome. Like the other completions it gets the reference to let go of before it calls home:
+  /// the node may be made of memory that the caller takes back.
+  virtual void deliver(std::shared_ptr<task> self) noexcept = 0;
+
+  /// Destroys work that will never start, fails the caller.
+  virtual void abandon(std::shared_ptr<task> self, error_code reason) noexcept = 0;
+
+  /// Tells work that runs, or has just ended, that its caller was cancelled.
+  virtual void interrupt(std::shared_ptr<task> self) noexcept = 0;
+
+  run_context context;
+  bool started = false;  ///< or bound to start: can no longer be taken back; guarded by the queue's mutex
+};
+
+/// Whoever waits for a queue to come to rest.
+class rest_waiter : public queue_node<rest_waiter> {
+ public:
+  rest_waiter() = default;
+  rest_waiter(const rest_waiter&) = delete;
+  rest_waiter& operator=(const rest_waiter&) = delete;
+  virtual ~rest_waiter() = default;
+  virtual void complete(std::shared_ptr<rest_waiter> self, error_code code) noexcept = 0;
+};
+
+/// Tasks on their way to a fixed number of threads: first come, first served.
+///
+/// `threads` run, the first `limit` of the others are *queued*, and those behind them *wait* for admission. One list holds
+/// both, so admission happens by moving up, and a task that leaves lets everybody behind it move up. All that the difference
+/// means is that `try_push` fails where `push` would wait.
+///
+/// Threads that serve the queue give way a little, then wait on a condition variable; nobody else ever waits.
+class task_queue final : public std::enable_shared_from_this<task_queue> {
+ public:
+  task_queue(std::size_t threads, std::size_t limit)
+      : threads_(threads), limit_((std::min)(limit, (std::numeric_limits<std::size_t>::max)() - threads)) {}
+  task_queue(const task_queue&) = delete;
+  task_queue& operator=(const task_queue&) = delete;
+
+  struct counters {
+    std::size_t running, queued, waiting;
+  };
+
+  counters count() const noexcept {
+    std::lock_guard lock(mutex_);  // short:
+    const auto queued = (std::min)(queue_.size(), room());
+    return {running_.size(), queued, queue_.size() - queued};
+  }
+
+  /// Whether the calling thread serves this queue.
+  bool on_own_thread() const noexcept { return served_ == this; }
+
+  void push(std::shared_ptr<task> work) noexcept { enter(std::move(work), false); }
+
+  /// Takes a task only if it would not have to wait for admission; fails it with `queue_full` otherwise.
+  void try_push(std::shared_ptr<task> work) noexcept { enter(std::move(work), true); }
+
+  /// Takes a task that runs before all others, even after `stop`, and even if its caller is cancelled. False after `close`.
+  bool push_last_rites(std::shared_ptr<task> work) noexcept {
+    {
+      std::lock_guard lock(mutex_);  // short:
+      if (closed_) return false;
+      work->started = true;
+      last_rites_.push_back(std::move(work));
+    }
+    wake_.notify_one();
+    return true;
+  }
+
+  void cancel(std::shared_ptr<task> work) noexcept {
+    const bool removed = [&] {
+      std::lock_guard lock(mutex_);  // short:
+      // fault m3: `work->started` -> `false`: a call that runs can be taken back
+      if (!work->queued() || work->started) return false;
+      queue_.erase(*work);
+      return true;
+    }();
+    auto& cancelled = *work;
+    if (removed)
+      cancelled.abandon(std::move(work), asio::error::operation_aborted);
+    else
+      cancelled.interrupt(std::move(work));
+  }
+
+  /// From now on, and for everything queued: `stopped`.
+  void stop() noexcept {
+    shared_queue<task> refused;
+    {
+      std::lock_guard lock(mutex_);  // short:
+      stopped_ = true;
+      refused.take_all(queue_);
+    }
+    while (auto work = refused.pop_front())
+      refuse(std::move(work), errc::stopped);
+  }
+
+  /// Completes `waiter` when nothing runs any more. After `stop`.
+  void notify_at_rest(std::shared_ptr<rest_waiter> waiter) noexcept {
+    {
+      std::lock_guard lock(mutex_);  // short:
+      // fault m3: `!last_rites_.empty()` -> `false`: a pool comes to rest before its clean-up
+      if (!running_.empty() || !last_rites_.empty()) return resting_.push_back(std::move(waiter));
+    }
+    tell(std::move(waiter), error_code());
+  }
+
+  void cancel(std::shared_ptr<rest_waiter> waiter) noexcept {
+    {
+      std::lock_guard lock(mutex_);  // short:
+      if (!waiter->queued()) return;
+      resting_.erase(*waiter);
+    }
+    tell(std::move(waiter), asio::error::operation_aborted);
+  }
+
+  /// Stops, asks running work to end, and lets the threads go.
+  void close() noexcept {
+    stop();
+    {
+      std::lock_guard lock(mutex_);  // short:
+      closed_ = true;
+      running_.for_each([](task& work) { work.context.request_stop(); });
+    }
+    wake_.notify_all();  // fault m3: `notify_all` -> `notify_one`: a pool that closes wakes one thread
+  }
+
+  /// What a thread of the queue does until `close`.
+  void serve() noexcept {
+    served_ = this;
+    auto* work = wait_for_task();
+    while (work) {
+      work->execute();
+      std::shared_ptr<task> done;
+      shared_queue<rest_waiter> told;
+      {
+        std::lock_guard lock(mutex_);  // short:
+        done = running_.erase(*work);  // before the caller hears of it, who may rely on there being room now
+        work = start_next();
+        if (running_.empty() && last_rites_.empty()) told.take_all(resting_);
+      }
+      auto& ended = *done;
+      // fault m3: `ended.deliver(std::move(done));` -> `
+      //   { std::lock_guard lock(mutex_); running_.push_back(done); }
+      //   ended.deliver(std::shared_ptr<task>(done));
+      //   { std::lock_guard lock(mutex_); running_.erase(*done); }`:
+      //   a thread counts as busy when its caller knows that the call is over
+      ended.deliver(std::move(done));
+      while (auto waiter = told.pop_front())
+        tell(std::move(waiter), error_code());
+      if (!work) work = wait_for_task();
+    }
+    served_ = nullptr;
+  }
+
+ private:
+  // How many of the listed tasks count as queued: those an idle thread is about to take, and `limit_` more.
+  std::size_t room() const noexcept { return threads_ - running_.size() + limit_; }
+
+  /// Null after `close`.
+  task* wait_for_task() noexcept {
+    yield_until(4, [this] { return may_have_tasks_.load(std::memory_order_relaxed); });  // a guess: the mutex decides
+    std::unique_lock lock(mutex_);                                                       // blocks: a pool or worker thread
+    while (!closed_ && last_rites_.empty() && queue_.empty()) {
+      ++idle_;
+      wake_.wait(lock);  // blocks: a pool or worker thread
+      --idle_;
+      if (woken_ > 0) --woken_;  // fault m3: drop: a thread that was woken in vain counts as woken for ever
+    }
+    return start_next();
+  }
+
+  /// Under the mutex.
+  task* start_next() noexcept {
+    // fault s1: `last_rites_.empty() ? queue_ : last_rites_` -> `queue_.empty() ? last_rites_ : queue_`:
+    //   clean-up waits for what was queued before it
+    auto& from = last_rites_.empty() ? queue_ : last_rites_;
+    if (from.empty()) return nullptr;
+    auto& next = from.front();
+    next.started = true;
+    running_.push_back(from.pop_front());
+    may_have_tasks_.store(!queue_.empty(), std::memory_order_relaxed);
+    return &next;
+  }
+
+  void enter(std::shared_ptr<task> work, bool only_if_room) noexcept {
+    bool wake = false;
+    auto refusal = errc::stopped;
+    {
+      std::lock_guard lock(mutex_);  // short:
+      // fault m3: `>=` -> `>`: one more call is accepted than there is room for
+      if (!stopped_ && only_if_room && queue_.size() >= room()) {
+        refusal = errc::queue_full;
+      } else if (!stopped_) {
+        queue_.push_back(std::move(work));
+        may_have_tasks_.store(true, std::memory_order_relaxed);
+        // fault m3: `idle_ > woken_` -> `idle_ > woken_ && queue_.size() == 1`:
+        //   a push wakes a thread only when the queue was empty
+        wake = idle_ > woken_;
+        woken_ += wake;
+      }
+    }
+    if (work)
+      refuse(std::move(work), refusal);
+    else if (wake)
+      wake_.notify_one();
+  }
+
+  static void refuse(std::shared_ptr<task> work, errc reason) noexcept {
+    auto& refused = *work;
+    refused.abandon(std::move(work), make_error_code(reason));
+  }
+
+  static void tell(std::shared_ptr<rest_waiter> waiter, error_code code) noexcept {
+    auto& told = *waiter;
+    told.complete(std::move(waiter), code);
+  }
+
+  static inline thread_local const task_queue* served_ = nullptr;
+
+  const std::size_t threads_;
+  const std::size_t limit_;
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;  // blocks: a pool or worker thread
+  std::size_t idle_ = 0;          // threads that wait
+  std::size_t woken_ = 0;         // those of them that were notified
+  std::atomic<bool> may_have_tasks_{false};
+  bool stopped_ = false;
+  bool closed_ = false;
+  shared_queue<task> queue_;
+  shared_queue<task> last_rites_;
+  shared_queue<task> running_;
+  shared_queue<rest_waiter> resting_;
+};
+
+}  // namespace detail
+
+ROSTER_END_NAMESPACE

@@ -1,0 +1,199 @@
+#pragma once
+
+#include <roster/capability/capability.hpp>
+#include <roster/detail/context_bound.hpp>
+#include <roster/registry/detail/load_graph.hpp>
+#include <roster/registry/loader.hpp>
+#include <roster/registry/registered_model.hpp>
+#include <roster/sync/once_cell.hpp>
+
+#include <boost/asio/cancellation_state.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/system/system_error.hpp>
+
+#include <fmt/format.h>
+
+#include <atomic>
+#include <cstddef>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+namespace detail {
+
+/// The ends of a text, if it is long.
+inline std::string shortened(std::string text) {
+  constexpr std::size_t end = 500;
+  if (text.size() <= 2 * end) return text;
+  const auto inside_character = [&](std::size_t at) { return (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80; };
+  auto first = end, last = text.size() - end;
+  while (first > 0 && inside_character(first))
+    --first;
+  while (last < text.size() && inside_character(last))
+    ++last;
+  return text.replace(first, last - first, " ... ");
+}
+
+/// Why a load failed. If that is because another one did, with the keys of both: of a long chain, those at its ends.
+inline std::string reason_of(const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const load_error& e) {
+    return shortened('\'' + e.key() + "': " + e.reason());
+  } catch (...) {
+    return message_of(failure);
+  }
+}
+
+/// One registration of a key: a model, or how to load it.
+template <typename Capability>
+class registry_entry {
+ public:
+  using model_ptr = std::shared_ptr<typename Capability::model>;
+
+  /// A model that is there.
+  explicit registry_entry(model_ptr model) : model_(std::move(model)), ready_(&model_) {
+    if constexpr (requires { info_ = model_->info(); }) info_ = model_->info();
+  }
+
+  /// A model that is loaded when it is first needed.
+  registry_entry(std::string key, model_info info, model_loader<Capability> loader, std::shared_ptr<const home_executor> home)
+      : info_(std::move(info)), lazy_(std::make_unique<lazy_part>(std::move(key), std::move(loader), std::move(home))) {}
+
+  /// The model, if it is there. The pointer is valid as long as the entry.
+  const model_ptr* try_get() const noexcept {
+    const auto* ready = ready_.load(std::memory_order_acquire);
+    return ready || !lazy_ ? ready : lazy_->cell.try_get();
+  }
+
+  /// Who loads it; null for a model that was there from the start.
+  load_node* node() const noexcept { return lazy_ ? &lazy_->node : nullptr; }
+
+  /// The model, loaded if need be.
+  static asio::awaitable<model_ptr> load(std::shared_ptr<registry_entry> self) {
+    if (const auto* ready = self->try_get()) co_return *ready;
+    auto flight = self->lazy_->cell.get_or_init(run_loader, self);
+    std::exception_ptr cause;
+    try {
+      const auto model = co_await std::move(flight);
+      self->ready_.store(self->lazy_->cell.try_get(), std::memory_order_release);
+      co_return *model;
+    } catch (const load_error& failure) {
+      throw load_error(failure.key(), failure.cause(), failure.reason());  // callers on several threads: one exception each
+    } catch (const flight_lost&) {
+      cause = std::current_exception();
+    } catch (const boost::system::system_error& failure) {
+      if (failure.code() == asio::error::operation_aborted || failure.code() == errc::would_deadlock) throw;
+      cause = std::current_exception();
+    } catch (...) {
+      cause = std::current_exception();
+    }
+    throw load_error(self->lazy_->key, cause, reason_of(cause));  // the loader could not even be started
+  }
+
+  model_info info() const {
+    if constexpr (requires(model_info known) { known = model_->info(); })
+      if (const auto* ready = try_get()) return (*ready)->info();
+    return info_;
+  }
+
+  load_state state() const noexcept { return try_get() ? load_state::ready : lazy_->state.load(); }
+
+  std::string last_error() const {
+    if (!lazy_) return {};
+    auto message = [this] {
+      std::lock_guard lock(lazy_->mutex);  // short:
+      return lazy_->last_error;
+    }();
+    return message ? *message : std::string();
+  }
+
+ private:
+  struct lazy_part {
+    lazy_part(std::string name, model_loader<Capability> how, std::shared_ptr<const home_executor> where)
+        : key(std::move(name)),
+          node(fmt::format("{} '{}'", std::string_view(Capability::name), key)),
+          loader(std::move(how)),
+          home(std::move(where)),
+          cell(home->get()) {}
+
+    void failed(std::shared_ptr<const std::string> message) noexcept {
+      remember(std::move(message));
+      state = load_state::failed;  // last: whoever sees it finds the message
+    }
+
+    void remember(std::shared_ptr<const std::string> message) noexcept {
+      std::lock_guard lock(mutex);  // short:
+      last_error.swap(message);
+    }
+
+    const std::string key;
+    load_node node;
+    const model_loader<Capability> loader;
+    const std::shared_ptr<const home_executor> home;
+    async_once_cell<model_ptr> cell;
+    std::atomic<load_state> state{load_state::unloaded};
+    mutable std::mutex mutex;
+    std::shared_ptr<const std::string> last_error;
+  };
+
+  /// What is left of a load whose frame is destroyed before it has ended.
+  class unfinished_load {
+   public:
+    explicit unfinished_load(lazy_part& lazy)
+        : lazy_(&lazy),
+          message_(std::make_shared<const std::string>("the load was broken off: its context is gone, or an "
+                                                       "operation of the loader could not be started")) {}
+    unfinished_load(const unfinished_load&) = delete;
+    unfinished_load& operator=(const unfinished_load&) = delete;
+    ~unfinished_load() {
+      if (lazy_) lazy_->failed(std::move(message_));
+    }
+    void ended() noexcept { lazy_ = nullptr; }
+
+   private:
+    lazy_part* lazy_;
+    std::shared_ptr<const std::string> message_;
+  };
+
+  static asio::awaitable<model_ptr> run_loader(std::shared_ptr<registry_entry> self) {
+    auto& lazy = *self->lazy_;
+    unfinished_load unfinished(lazy);
+    const auto before = lazy.state.exchange(load_state::loading);
+    std::exception_ptr cause;
+    try {
+      load_context context(lazy.key, self->info_, lazy.home->get(), lazy.node);
+      auto model = co_await lazy.loader(context);
+      if (!model) throw error(errc::bad_model, "the loader returned no model");
+      lazy.remember(nullptr);  // fault b30: drop: an entry keeps the error of a load that failed before
+      unfinished.ended();
+      co_return model;
+    } catch (...) {
+      cause = std::current_exception();
+    }
+    auto reason = std::make_shared<const std::string>(reason_of(cause));
+    const asio::cancellation_state cancellation = co_await asio::this_coro::cancellation_state;
+    unfinished.ended();
+    // fault r1: always: a load that nobody waits for any more has failed
+    if (cancellation.cancelled() == asio::cancellation_type::none)
+      lazy.failed(reason);
+    else
+      lazy.state = before;  // nobody waits any more: the model did not fail
+    throw load_error(lazy.key, cause, *reason);
+  }
+
+  // Side by side, since a lookup needs both.
+  const model_ptr model_;
+  std::atomic<const model_ptr*> ready_{nullptr};
+  model_info info_;
+  const std::unique_ptr<lazy_part> lazy_;  // null for a model that was there from the start
+};
+
+}  // namespace detail
+
+ROSTER_END_NAMESPACE

@@ -1,0 +1,298 @@
+#pragma once
+
+#include <roster/detail/asio.hpp>
+#include <roster/detail/cancel_spawned.hpp>
+#include <roster/detail/context_bound.hpp>
+#include <roster/detail/shared_queue.hpp>
+
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/system/system_error.hpp>
+
+#include <atomic>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+ROSTER_BEGIN_NAMESPACE
+
+namespace detail {
+
+/// What a flight runs on. Each has its own, by which it is recognised: what runs there was started by the flight.
+using flight_strand = asio::strand<asio::any_io_executor>;
+
+template <typename Executor>
+bool is_strand([[maybe_unused]] const Executor& executor, [[maybe_unused]] const flight_strand& strand) noexcept {
+  if constexpr (std::is_same_v<Executor, asio::any_io_executor>) {
+    const auto* target = executor.template target<flight_strand>();
+    return target && *target == strand;
+  } else if constexpr (std::is_same_v<Executor, flight_strand>) {
+    return executor == strand;
+  } else {
+    return false;
+  }
+}
+
+/// What callers get of an initialiser that was destroyed before it ended: an operation that it awaited could not be started.
+class flight_lost final : public boost::system::system_error {
+ public:
+  flight_lost() : system_error(asio::error::operation_aborted, "an operation of the initialiser could not be started") {}
+};
+
+/// One run of an initialiser, cancelled through a signal of its own. Each caller brings one; most never start.
+template <typename T>
+class flight {
+ public:
+  flight() = default;
+  flight(const flight&) = delete;
+  flight& operator=(const flight&) = delete;
+  virtual ~flight() = default;
+  virtual asio::awaitable<T> start() = 0;
+
+  /// Makes the strand, before the cell's mutex is taken: that allocates. Nothing if the cell's context is gone.
+  void prepare(const asio::any_io_executor& executor) {
+    if (executor) strand.emplace(executor);
+  }
+
+  asio::cancellation_signal signal;
+  std::optional<flight_strand> strand;
+  bool boarded = false;        ///< its coroutine runs; on the strand
+  std::exception_ptr failure;  ///< what starting it threw, if that is known; on the strand
+};
+
+/// A caller that waits for a cell.
+template <typename T>
+class cell_waiter : public queue_node<cell_waiter<T>> {
+ public:
+  explicit cell_waiter(std::shared_ptr<flight<T>> own) : own_flight(std::move(own)) {}
+  cell_waiter(const cell_waiter&) = delete;
+  cell_waiter& operator=(const cell_waiter&) = delete;
+  virtual ~cell_waiter() = default;
+
+  /// Posts the handler.
+  virtual void complete(std::shared_ptr<cell_waiter> self, std::exception_ptr failure,
+                        std::shared_ptr<const T> value) noexcept = 0;
+
+  /// Whether the handler will be called there.
+  virtual bool runs_on(const flight_strand&) const noexcept { return false; }
+
+  std::shared_ptr<flight<T>> own_flight;
+};
+
+/// The states of a cell:
+///
+///     empty     no value, no flight, no waiters
+///     running   one flight, at least one waiter; all of them get its outcome
+///     stopping  one flight whose waiters have all left, and which was asked to stop. It may still produce a value, which
+///     counts.
+///               Waiters that arrived since are not told its failure: the first of them starts the next flight
+///     ready     a value, for ever; `ready_` points to it
+///     closed    the cell or its context is gone
+///
+/// Waiters are completed in the order of their arrival, and after the mutex is released.
+template <typename T>
+class cell_state final : public closable {
+ public:
+  explicit cell_state(const asio::any_io_executor& executor) : executor_(executor) {}
+
+  const asio::any_io_executor& executor() const noexcept { return executor_; }
+
+  const T* try_get() const noexcept { return ready_.load(std::memory_order_acquire); }
+
+  std::shared_ptr<const T> value() noexcept {
+    const T* ready = try_get();
+    return ready ? std::shared_ptr<const T>(shared_from_this(), ready) : nullptr;
+  }
+
+  /// Joins the flight, or starts the waiter's own. Who runs on the flight's strand and is cancelled by somebody is awaited by
+  /// the flight, which would wait for itself: what it detached has no connected `slot`.
+  void join(std::shared_ptr<cell_waiter<T>> waiter, asio::cancellation_slot slot) noexcept {
+    std::shared_ptr<flight<T>> departing;
+    auto arrived = phase::running;
+    {
+      std::lock_guard lock(mutex_);  // short:
+      const bool from_inside = flight_ && slot.is_connected() && waiter->runs_on(*flight_->strand);
+      // fault b10: `from_inside` -> `false`: an initialiser may wait for itself
+      if (phase_ == phase::ready || phase_ == phase::closed || from_inside) {
+        arrived = phase_;
+      } else {
+        // fault m2: `phase_ == phase::empty` -> `phase_ == phase::empty || phase_ == phase::stopping`:
+        //   a newcomer does not wait for the end of a flight that stops
+        if (phase_ == phase::empty) {
+          departing = depart(waiter->own_flight);
+        }
+        waiters_.push_back(std::move(waiter));
+      }
+    }
+    if (departing) return launch(std::move(departing));
+    if (!waiter) return;
+    if (arrived == phase::ready)
+      tell(std::move(waiter), nullptr, value());
+    else if (arrived == phase::closed)
+      tell(std::move(waiter), make_exception(asio::error::operation_aborted), nullptr);
+    else
+      tell(std::move(waiter), std::make_exception_ptr(error(errc::would_deadlock, "an initialiser awaits its own cell")),
+           nullptr);
+  }
+
+  /// Detaches one waiter; the last one to leave asks the flight to stop.
+  void cancel(std::shared_ptr<cell_waiter<T>> waiter) noexcept {
+    std::shared_ptr<flight<T>> abandoned;
+    {
+      std::lock_guard lock(mutex_);  // short:
+      if (!waiter->queued()) return;
+      waiters_.erase(*waiter);
+      // fault b9: `waiters_.empty()` -> `true`: the first caller's cancellation kills the flight
+      if (waiters_.empty() && phase_ == phase::running) {
+        // fault m2: drop: a flight that was asked to stop takes newcomers for its own
+        phase_ = phase::stopping;
+        abandoned = flight_;
+      }
+    }
+    tell(std::move(waiter), make_exception(asio::error::operation_aborted), nullptr);
+    if (abandoned) stop(std::move(abandoned));
+  }
+
+  /// The cell is gone: waiters are told, the flight is asked to stop.
+  void close() noexcept {
+    if (auto abandoned = shut()) stop(std::move(abandoned));
+  }
+
+  void context_closed() noexcept override {
+    shut();
+    executor_ = nullptr;
+  }
+
+ private:
+  enum class phase { empty, running, stopping, ready, closed };
+
+  /// Ends the flight when its frame is destroyed before it landed: its context died, or an operation that the initialiser
+  /// awaited could not be started, which destroys the coroutine. The cell can be used again unless the context closed it.
+  class landing {
+   public:
+    landing(cell_state& state, flight<T>& which) : state_(&state), which_(which) { which.boarded = true; }
+    landing(const landing&) = delete;
+    landing& operator=(const landing&) = delete;
+    ~landing() {
+      if (!state_) return;
+      state_->land(which_, which_.failure ? which_.failure : std::make_exception_ptr(flight_lost()));
+    }
+    void done() noexcept { state_ = nullptr; }
+
+   private:
+    cell_state* state_;
+    const flight<T>& which_;
+  };
+
+  /// Keeps the signal until the coroutine, down to its outermost frame, has ended.
+  struct keep_alive {
+    std::shared_ptr<flight<T>> owner;
+    void operator()(const std::exception_ptr&) const noexcept {}
+  };
+
+  static void tell(std::shared_ptr<cell_waiter<T>> waiter, std::exception_ptr failure,
+                   std::shared_ptr<const T> value) noexcept {
+    auto& told = *waiter;
+    told.own_flight.reset();  // holds the strand once it has started, and must not travel to another context
+    told.complete(std::move(waiter), std::move(failure), std::move(value));
+  }
+
+  std::shared_ptr<cell_state> shared() { return std::static_pointer_cast<cell_state>(shared_from_this()); }
+
+  /// Makes a flight the cell's. Under the mutex.
+  std::shared_ptr<flight<T>> depart(std::shared_ptr<flight<T>> departing) noexcept {
+    phase_ = phase::running;
+    flight_ = departing;
+    return departing;
+  }
+
+  /// Starts a flight on its strand, where its coroutine runs and is cancelled.
+  void launch(std::shared_ptr<flight<T>> departing) noexcept {
+    const auto strand = *departing->strand;
+    asio::post(strand, [self = shared(), departing = std::move(departing)] {
+      try {
+        asio::co_spawn(*departing->strand, fly(self, departing),
+                       asio::bind_cancellation_slot(departing->signal.slot(), keep_alive{departing}));
+      } catch (...) {
+        departing->failure = std::current_exception();
+        if (!departing->boarded) self->land(*departing, departing->failure);  // else its frame is yet to be destroyed
+      }
+    });
+  }
+
+  void stop(std::shared_ptr<flight<T>> abandoned) noexcept {
+    const auto strand = *abandoned->strand;
+    asio::post(strand, [abandoned = std::move(abandoned)] {
+      cancel_spawned(abandoned->strand, std::shared_ptr<asio::cancellation_signal>(abandoned, &abandoned->signal));
+    });
+  }
+
+  static asio::awaitable<void> fly(std::shared_ptr<cell_state> self, std::shared_ptr<flight<T>> current) {
+    landing unfinished(*self, *current);
+    std::exception_ptr failure;
+    try {
+      self->value_.emplace(co_await current->start());
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    unfinished.done();
+    self->land(*current, std::move(failure));
+  }
+
+  void land(const flight<T>& which, std::exception_ptr failure) noexcept {
+    shared_queue<cell_waiter<T>> told;
+    std::shared_ptr<flight<T>> landed, next;
+    {
+      std::lock_guard lock(mutex_);  // short:
+      // Else the cell was shut, or this one landed before its frame was destroyed.
+      if (flight_.get() != &which) return;
+      landed.swap(flight_);
+      if (!failure) {
+        phase_ = phase::ready;
+        ready_.store(&*value_, std::memory_order_release);  // with the acquire in try_get: publishes the value
+        told.take_all(waiters_);
+        // fault b9: never: a newcomer is told that somebody else was cancelled
+      } else if (phase_ == phase::stopping && !waiters_.empty()) {
+        next = depart(waiters_.front().own_flight);
+      } else {
+        // fault b9: `phase::empty` -> `phase::closed`: a cell retains its failure
+        phase_ = phase::empty;
+        told.take_all(waiters_);
+      }
+    }
+    while (auto waiter = told.pop_front())
+      tell(std::move(waiter), failure, failure ? nullptr : value());
+    if (next) launch(std::move(next));
+  }
+
+  std::shared_ptr<flight<T>> shut() noexcept {
+    shared_queue<cell_waiter<T>> told;
+    std::shared_ptr<flight<T>> abandoned;
+    {
+      std::lock_guard lock(mutex_);  // short:
+      if (phase_ != phase::ready) phase_ = phase::closed;
+      told.take_all(waiters_);
+      abandoned.swap(flight_);
+    }
+    while (auto waiter = told.pop_front())
+      tell(std::move(waiter), make_exception(asio::error::operation_aborted), nullptr);
+    return abandoned;
+  }
+
+  asio::any_io_executor executor_;  // may be a strand, which must not outlive the context
+  std::atomic<const T*> ready_{nullptr};
+  std::mutex mutex_;
+  phase phase_ = phase::empty;
+  std::shared_ptr<flight<T>> flight_;
+  shared_queue<cell_waiter<T>> waiters_;
+  std::optional<T> value_;
+};
+
+}  // namespace detail
+
+ROSTER_END_NAMESPACE
