@@ -94,7 +94,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
         if (parked) break;
         parked = std::make_shared<outcome>();
         parked_reader = std::make_shared<reader>(parked);
-        chunks.park(parked_reader);
+        chunks.enqueue(parked_reader);
         break;
       case 5:
         if (!parked) break;

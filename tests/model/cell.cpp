@@ -76,10 +76,7 @@ class scene {
     return fresh;
   }
 
-  void join(const std::shared_ptr<caller>& one) {
-    one->waiting->own_flight->prepare(state->executor());
-    state->join(one->waiting, asio::cancellation_slot());
-  }
+  void join(const std::shared_ptr<caller>& one) { state->enqueue(one->waiting); }
 
   /// Does what a cancellation slot does.
   void cancel(const std::shared_ptr<caller>& one) {
@@ -107,7 +104,7 @@ class scene {
   int started() const { return started_; }
 
   std::optional<test::model::loop> context{std::in_place};
-  std::shared_ptr<cell> state = roster::detail::make_closable<cell>(context->get_executor());
+  std::shared_ptr<cell> state = roster::detail::make_context_bound<cell>(context->get_executor());
 
  private:
   struct in_flight {
@@ -230,7 +227,7 @@ TEST_CASE("Under every schedule a cell that dies tells its callers", "[model][ce
     s->join(first);
     s->join(second);
     stage.actor("first", [s, first] { s->cancel(first); });
-    stage.actor("owner", [s] { s->state->close(); });
+    stage.actor("owner", [s] { s->state->abandon(); });
     return [s, first, second] {
       ensure(first->done() && second->done(), "everybody is told");
       ensure(second->got_value() || second->aborted, "a caller gets the value, or hears that the cell is gone");

@@ -44,7 +44,7 @@ class scene {
       one->failed = !!failure;
       one->value = chunk;
     } else {
-      source.park(one);
+      source.enqueue(one);
       await([&] { return one->done; });
     }
     failures += one->failed;
@@ -94,7 +94,7 @@ TEST_CASE("Under every schedule a cancelled read loses no chunk", "[model][strea
       if (s->source.try_next(failure, chunk)) {
         ensure(chunk.has_value(), "the stream has not ended");
       } else {
-        s->source.park(cancelled);
+        s->source.enqueue(cancelled);
         s->source.cancel(cancelled);  // by the consumer's own executor, as slots are emitted
         await([&] { return cancelled->done; });
         ensure(cancelled->failed || cancelled->value, "the read ends with a chunk, or was cancelled");

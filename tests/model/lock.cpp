@@ -127,7 +127,7 @@ class scene {
   std::optional<test::model::loop> home{std::in_place};     // where waiters are called
   std::optional<test::model::loop> context{std::in_place};  // the lock's own
   int arrivals = 0;                                         // of waiters that were woken
-  std::shared_ptr<lock_state> lock = roster::detail::make_closable<lock_state>(context->get_executor());
+  std::shared_ptr<lock_state> lock = roster::detail::make_context_bound<lock_state>(context->get_executor());
 
  private:
   void entered(lock_mode mode) {

@@ -9,6 +9,7 @@
 
 namespace {
 
+using roster::detail::entry;
 using test::model::await;
 using test::model::ensure;
 using test::model::explorer;
@@ -20,7 +21,7 @@ class scene {
  public:
   class work final : public roster::detail::task {
    public:
-    explicit work(scene& where) : task(std::nullopt), where_(where) {}
+    work(scene& where, entry how) : task(std::nullopt, how), where_(where) {}
 
     void execute() noexcept override {
       ensure(!executed_, "work runs once");
@@ -74,13 +75,15 @@ class scene {
   scene(std::size_t threads, std::size_t limit)
       : queue(std::make_shared<task_queue>(threads, limit)), threads_(threads), limit_(limit) {}
 
-  std::shared_ptr<work> make() { return works_.emplace_back(std::make_shared<work>(*this)); }
+  std::shared_ptr<work> make(entry how = entry::wait_for_room) {
+    return works_.emplace_back(std::make_shared<work>(*this, how));
+  }
 
-  void push(const std::shared_ptr<work>& one) { queue->push(one); }
+  void push(const std::shared_ptr<work>& one) { queue->enqueue(one); }
 
   /// Whether it was accepted.
   bool try_push(const std::shared_ptr<work>& one) {
-    queue->try_push(one);
+    queue->enqueue(one);
     if (one->done() && one->reason()) return false;
     ensure(++accepted_ - finished_ <= threads_ + limit_, "no more is accepted than there is room for");
     return true;
@@ -154,12 +157,12 @@ TEST_CASE("Under every schedule no more is accepted than there is room for, and 
       ++*refused;
       ensure(one->reason() == roster::errc::queue_full, "refused for want of room");
     };
-    stage.actor("caller", [s, attempt, first = s->make(), second = s->make()] {
+    stage.actor("caller", [s, attempt, first = s->make(entry::only_if_room), second = s->make(entry::only_if_room)] {
       attempt(first);
       attempt(second);
       s->close();
     });
-    stage.actor("other caller", [attempt, third = s->make()] { attempt(third); });
+    stage.actor("other caller", [attempt, third = s->make(entry::only_if_room)] { attempt(third); });
     return [s, refused] {
       s->check_rest();
       ensure(*refused <= 1, "two are accepted");
@@ -170,7 +173,7 @@ TEST_CASE("Under every schedule no more is accepted than there is room for, and 
 TEST_CASE("Under every schedule there is room again as soon as a caller knows that its call is over", "[model][pool]") {
   test::model::explore("a call after another", 3, [](explorer& stage) {
     auto s = make_scene(stage, 1, 0);
-    stage.actor("caller", [s, first = s->make(), second = s->make()] {
+    stage.actor("caller", [s, first = s->make(entry::only_if_room), second = s->make(entry::only_if_room)] {
       ensure(s->try_push(first), "nothing runs yet");
       await([&] { return first->done(); });
       ensure(s->try_push(second), "nothing runs any more");
@@ -208,18 +211,18 @@ TEST_CASE("Under every schedule a pool that stops leaves nobody waiting, and com
     auto s = make_scene(stage, 1, 1);
     auto first = s->make();
     auto second = s->make();
-    auto rites = s->make();
+    auto cleanup = s->make(entry::cleanup);
     auto rest = std::make_shared<scene::rest>(*s);
     stage.actor("caller", [s, first, second] {
       s->push(first);
       s->push(second);
     });
-    stage.actor("owner", [s, rest, rites] {
+    stage.actor("owner", [s, rest, cleanup] {
       s->queue->stop();
-      ensure(s->queue->push_last_rites(rites), "not closed yet");
-      s->queue->notify_at_rest(rest);
+      s->queue->enqueue(cleanup);
+      s->queue->enqueue(rest);
       await([&] { return rest->done(); });
-      ensure(rites->executed(), "at rest the last rites have run");
+      ensure(cleanup->executed(), "at rest the clean-up has run");
       s->close();
     });
     return [s, first, second] {

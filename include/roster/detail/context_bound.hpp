@@ -15,37 +15,51 @@ namespace detail {
 
 class closing_list;
 
-/// State that belongs to an execution context and is told when that context goes first.
-class closable : public std::enable_shared_from_this<closable> {
+/// State that belongs to the execution context of its executor, and is closed when that context is destroyed first.
+class context_bound : public std::enable_shared_from_this<context_bound> {
  public:
-  closable(const closable&) = delete;
-  closable& operator=(const closable&) = delete;
+  explicit context_bound(const asio::any_io_executor& executor) : executor_(executor) {}
+  context_bound(const context_bound&) = delete;
+  context_bound& operator=(const context_bound&) = delete;
+  virtual ~context_bound();
 
-  /// The context is being destroyed: complete what waits, and post to the context no more.
-  virtual void context_closed() noexcept = 0;
+  /// Empty once the context is gone.
+  const asio::any_io_executor& executor() const noexcept { return executor_; }
+
+  /// Completes whatever waits. Nothing may be posted to the context by what comes later, since it is being destroyed.
+  virtual void close() noexcept {}
 
  protected:
-  closable() = default;
-  virtual ~closable();
+  template <typename State>
+  static std::shared_ptr<State> shared(State* state) {
+    return {state->shared_from_this(), state};
+  }
 
  private:
   friend class closing_list;
-  closable* previous_ = nullptr;
-  closable* next_ = nullptr;
+
+  void context_closed() noexcept {
+    close();
+    executor_ = nullptr;
+  }
+
+  asio::any_io_executor executor_;  // may be a strand, which must not outlive the context
+  context_bound* previous_ = nullptr;
+  context_bound* next_ = nullptr;
   std::shared_ptr<closing_list> list_;
 };
 
 /// The live states of one context. Outlives the context while states do.
 class closing_list {
  public:
-  void add(closable& state) noexcept {
+  void add(context_bound& state) noexcept {
     std::lock_guard lock(mutex_);  // short:
     state.next_ = first_;
     if (first_) first_->previous_ = &state;
     first_ = &state;
   }
 
-  void remove(closable& state) noexcept {
+  void remove(context_bound& state) noexcept {
     std::lock_guard lock(mutex_);  // short:
     unlink(state);
   }
@@ -55,13 +69,13 @@ class closing_list {
       state->context_closed();
   }
 
-  static void enlist(closable& state, std::shared_ptr<closing_list> list) noexcept {
+  static void enlist(context_bound& state, std::shared_ptr<closing_list> list) noexcept {
     state.list_ = std::move(list);
     state.list_->add(state);
   }
 
  private:
-  std::shared_ptr<closable> pop() noexcept {
+  std::shared_ptr<context_bound> pop() noexcept {
     std::lock_guard lock(mutex_);  // short:
     while (first_) {
       auto state = first_->weak_from_this().lock();
@@ -71,7 +85,7 @@ class closing_list {
     return nullptr;
   }
 
-  void unlink(closable& state) noexcept {
+  void unlink(context_bound& state) noexcept {
     if (state.previous_)
       state.previous_->next_ = state.next_;
     else if (first_ == &state)
@@ -81,10 +95,10 @@ class closing_list {
   }
 
   std::mutex mutex_;
-  closable* first_ = nullptr;
+  context_bound* first_ = nullptr;
 };
 
-inline closable::~closable() {
+inline context_bound::~context_bound() {
   if (list_) list_->remove(*this);
 }
 
@@ -115,7 +129,7 @@ class closing_service final : public asio::execution_context::service {
 
 /// Makes a state that is closed with the context of `executor`.
 template <typename State, typename... Args>
-std::shared_ptr<State> make_closable(const asio::any_io_executor& executor, Args&&... args) {
+std::shared_ptr<State> make_context_bound(const asio::any_io_executor& executor, Args&&... args) {
   if (!executor) throw error(errc::stopped, "the context of the executor is gone");
   // A context shuts its newest service down first. Ours has to be newer than that of the strands, to which its threads may be
   // posting until it has joined them.
@@ -125,24 +139,6 @@ std::shared_ptr<State> make_closable(const asio::any_io_executor& executor, Args
   auto state = std::make_shared<State>(executor, std::forward<Args>(args)...);
   closing_list::enlist(*state, std::move(list));
   return state;
-}
-
-/// An executor that is let go with its context: it may be a strand, which must not outlive that.
-class home_executor final : public closable {
- public:
-  explicit home_executor(const asio::any_io_executor& executor) : executor_(executor) {}
-
-  /// Empty once the context is gone.
-  const asio::any_io_executor& get() const noexcept { return executor_; }
-
-  void context_closed() noexcept override { executor_ = nullptr; }
-
- private:
-  asio::any_io_executor executor_;
-};
-
-inline std::shared_ptr<const home_executor> make_home(const asio::any_io_executor& executor) {
-  return make_closable<home_executor>(executor);
 }
 
 }  // namespace detail

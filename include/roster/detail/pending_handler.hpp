@@ -27,7 +27,7 @@ class delivery {
  public:
   using allocator_type = asio::associated_allocator_t<Handler>;
 
-  explicit delivery(Handler&& handler, Args... args) : handler_(std::move(handler)), args_(std::move(args)...) {}
+  delivery(Handler&& handler, std::tuple<Args...> args) : handler_(std::move(handler)), args_(std::move(args)) {}
 
   allocator_type get_allocator() const noexcept { return asio::get_associated_allocator(handler_); }
 
@@ -164,13 +164,13 @@ class pending_handler {
 
 /// Completes an operation that did not have to wait: by posting, or through the immediate executor the handler asks for.
 template <typename Handler, typename... Args>
-void complete_immediately(Handler&& handler, const asio::any_io_executor& fallback, Args... args) {
+void complete_immediately(Handler&& handler, const asio::any_io_executor& fallback, std::tuple<Args...> args) {
   auto executor = home_of(handler, fallback);
 #if BOOST_ASIO_VERSION >= 102700
   auto immediate = asio::get_associated_immediate_executor(handler, executor);
-  asio::dispatch(immediate, delivery<std::decay_t<Handler>, Args...>(std::move(handler), std::move(args)...));
+  asio::dispatch(immediate, delivery<std::decay_t<Handler>, Args...>(std::move(handler), std::move(args)));
 #else
-  asio::post(executor, delivery<std::decay_t<Handler>, Args...>(std::move(handler), std::move(args)...));
+  asio::post(executor, delivery<std::decay_t<Handler>, Args...>(std::move(handler), std::move(args)));
 #endif
 }
 

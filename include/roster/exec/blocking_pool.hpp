@@ -1,7 +1,7 @@
 #pragma once
 
-#include <roster/detail/initiate.hpp>
 #include <roster/detail/thread_group.hpp>
+#include <roster/detail/waiter.hpp>
 #include <roster/exec/detail/call_task.hpp>
 #include <roster/exec/detail/task_queue.hpp>
 
@@ -17,29 +17,12 @@ ROSTER_BEGIN_NAMESPACE
 namespace detail {
 
 template <typename Handler>
-class pending_rest final : public rest_waiter {
- public:
-  pending_rest(Handler&& handler, const asio::any_io_executor& fallback) : pending_(std::move(handler), fallback) {}
-
-  const Handler& handler() const noexcept { return pending_.handler(); }
-
-  void complete(std::shared_ptr<rest_waiter> self, error_code code) noexcept override { pending_.post(std::move(self), code); }
-
- private:
-  pending_handler<Handler, error_code> pending_;
-};
+using pending_rest = pending_waiter<rest_waiter, Handler, void(error_code)>;
 
 /// Completes when a stopped queue has come to rest.
 template <typename Token>
 auto async_rest(std::shared_ptr<task_queue> queue, asio::any_io_executor fallback, Token&& token) {
-  return initiate<void(error_code)>(
-      std::move(fallback), std::forward<Token>(token),
-      []<typename Handler>(Handler handler, const asio::any_io_executor& executor, std::shared_ptr<task_queue> target) {
-        auto node = make_node<pending_rest<Handler>>(std::move(handler), executor);
-        connect_cancellation<rest_waiter>(asio::get_associated_cancellation_slot(node->handler()), target, node);
-        target->notify_at_rest(std::move(node));
-      },
-      std::move(queue));
+  return async_wait<void(error_code), pending_rest>(std::move(fallback), std::move(queue), std::forward<Token>(token));
 }
 
 }  // namespace detail

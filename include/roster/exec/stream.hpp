@@ -1,8 +1,7 @@
 #pragma once
 
 #include <roster/call/run_context.hpp>
-#include <roster/detail/initiate.hpp>
-#include <roster/detail/pending_handler.hpp>
+#include <roster/detail/waiter.hpp>
 #include <roster/exec/detail/channel.hpp>
 #include <roster/exec/detail/stream_feed.hpp>
 
@@ -72,7 +71,7 @@ class [[nodiscard]] stream {
   /// **Errors**: as `next`.
   template <typename Token>
   [[nodiscard]] auto async_next(Token&& token) {
-    return start(source_, feed_ ? feed_->executor : asio::any_io_executor(), std::forward<Token>(token));
+    return start(source_, feed_ ? feed_->executor() : asio::any_io_executor(), std::forward<Token>(token));
   }
 
   /// Stops the engine at its next step and drops what is buffered. `next` then fails with `operation_aborted` once, and ends.
@@ -91,39 +90,16 @@ class [[nodiscard]] stream {
   friend stream detail::make_stream<Chunk>(source_ptr, std::shared_ptr<detail::stream_feed<Chunk>>);
 
   template <typename Handler>
-  class pending_chunk final : public detail::channel_reader<Chunk> {
-   public:
-    pending_chunk(Handler&& handler, const asio::any_io_executor& fallback) : pending_(std::move(handler), fallback) {}
-
-    const Handler& handler() const noexcept { return pending_.handler(); }
-
-    void complete(std::shared_ptr<detail::channel_reader<Chunk>> self, std::exception_ptr failure,
-                  std::optional<Chunk> chunk) noexcept override {
-      pending_.post(std::move(self), std::move(failure), std::move(chunk));
-    }
-
-   private:
-    detail::pending_handler<Handler, std::exception_ptr, std::optional<Chunk>> pending_;
-  };
+  using pending_chunk =
+      detail::pending_waiter<detail::channel_reader<Chunk>, Handler, void(std::exception_ptr, std::optional<Chunk>)>;
 
   stream(source_ptr source, std::shared_ptr<detail::stream_feed<Chunk>> feed) noexcept
       : source_(std::move(source)), feed_(std::move(feed)) {}
 
   template <typename Token>
   static auto start(source_ptr source, asio::any_io_executor fallback, Token&& token) {
-    return detail::initiate<void(std::exception_ptr, std::optional<Chunk>)>(
-        std::move(fallback), std::forward<Token>(token),
-        []<typename Handler>(Handler handler, const asio::any_io_executor& executor, source_ptr from) {
-          std::exception_ptr failure;
-          std::optional<Chunk> chunk;
-          if (from->try_next(failure, chunk))
-            return detail::complete_immediately(std::move(handler), executor, std::move(failure), std::move(chunk));
-          auto node = detail::make_node<pending_chunk<Handler>>(std::move(handler), executor);
-          const auto slot = asio::get_associated_cancellation_slot(node->handler());
-          detail::connect_cancellation<detail::channel_reader<Chunk>>(slot, from, node);
-          from->park(std::move(node));
-        },
-        std::move(source));
+    return detail::async_wait<void(std::exception_ptr, std::optional<Chunk>), pending_chunk>(
+        std::move(fallback), std::move(source), std::forward<Token>(token));
   }
 
   static asio::awaitable<std::optional<Chunk>> next(source_ptr source) {

@@ -63,9 +63,9 @@ class worker_thread {
   template <typename Factory>
   worker_thread(asio::any_io_executor executor, Factory factory, device default_device = device(),
                 std::size_t queue_limit = default_queue_limit)
-      : core_(detail::make_closable<core>(executor,
-                                          std::make_shared<detail::state_factory_of<State, Factory>>(std::move(factory)),
-                                          std::move(default_device), queue_limit)) {}
+      : core_(detail::make_context_bound<core>(executor,
+                                               std::make_shared<detail::state_factory_of<State, Factory>>(std::move(factory)),
+                                               std::move(default_device), queue_limit)) {}
 
   /// Takes the worker over. The other can only be destroyed.
   worker_thread(worker_thread&&) noexcept = default;

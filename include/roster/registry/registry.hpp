@@ -88,7 +88,7 @@ class registry {
 
   /// A registry whose loaders run on `executor`, with `builtin` to fall back on.
   explicit registry(asio::any_io_executor executor, const builtin_models<Capability>& builtin = builtin_models<Capability>())
-      : state_(std::make_shared<state>(executor)), home_(detail::make_home(executor)) {
+      : state_(std::make_shared<state>(executor)), home_(detail::make_context_bound<detail::context_bound>(executor)) {
     for (const auto& each : builtin) {
       check(each.key);
       if (!state_->defaults.try_emplace(each.key, make_entry(each.key, each.info, each.loader)).second) throw taken(each.key);
@@ -204,7 +204,7 @@ class registry {
   [[nodiscard]] asio::awaitable<void> preload(std::string_view key) { return preload(get(key)); }
 
   /// The executor that loaders run on.
-  const asio::any_io_executor& get_executor() const noexcept { return home_->get(); }
+  const asio::any_io_executor& get_executor() const noexcept { return home_->executor(); }
 
  private:
   friend class load_context;
@@ -237,9 +237,10 @@ class registry {
     auto* raw = model.get();
     if constexpr (std::derived_from<model_type, basic_model>)
       if (raw->owner()) throw error(errc::invalid_argument, "the model is already registered with an executor");
-    model_ptr owner(raw, [home = detail::make_home(executor), original = std::move(model)](model_type*) mutable {
+    model_ptr owner(raw, [home = detail::make_context_bound<detail::context_bound>(executor),
+                          original = std::move(model)](model_type*) mutable {
       auto last = std::move(original);  // not left in here: the model itself has a weak reference to this
-      if (home->get()) asio::post(home->get(), [last = std::move(last)] {});
+      if (home->executor()) asio::post(home->executor(), [last = std::move(last)] {});
     });
     if constexpr (std::derived_from<model_type, basic_model>) raw->owned_by(owner);
     return owner;
@@ -336,7 +337,7 @@ class registry {
   }
 
   const state_ptr state_;
-  const std::shared_ptr<const detail::home_executor> home_;
+  const std::shared_ptr<const detail::context_bound> home_;
 };
 
 ROSTER_END_NAMESPACE

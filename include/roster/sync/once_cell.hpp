@@ -1,7 +1,6 @@
 #pragma once
 
-#include <roster/detail/initiate.hpp>
-#include <roster/detail/pending_handler.hpp>
+#include <roster/detail/waiter.hpp>
 #include <roster/sync/detail/cell_state.hpp>
 
 #include <functional>
@@ -44,7 +43,7 @@ class async_once_cell {
 
   /// An empty cell whose flights run on `executor`.
   explicit async_once_cell(asio::any_io_executor executor)
-      : state_(detail::make_closable<detail::cell_state<stored_type>>(executor)) {}
+      : state_(detail::make_context_bound<detail::cell_state<stored_type>>(executor)) {}
 
   /// An empty cell whose flights run on the executor of `context`.
   explicit async_once_cell(detail::execution_context_like auto& context) : async_once_cell(context.get_executor()) {}
@@ -53,7 +52,7 @@ class async_once_cell {
   async_once_cell& operator=(const async_once_cell&) = delete;
 
   /// Whoever waits is told `operation_aborted`; a running initialiser is cancelled and its value dropped.
-  ~async_once_cell() { state_->close(); }
+  ~async_once_cell() { state_->abandon(); }
 
   /// The value if it is there, else null. One atomic load. The pointer is valid as long as the cell.
   const stored_type* try_get() const noexcept { return state_->try_get(); }
@@ -116,24 +115,15 @@ class async_once_cell {
   };
 
   template <typename Handler>
-  class pending_value final : public detail::cell_waiter<stored_type> {
+  class pending_value final
+      : public detail::pending_waiter<detail::cell_waiter<stored_type>, Handler, void(std::exception_ptr, value_type)> {
    public:
-    pending_value(Handler&& handler, const asio::any_io_executor& fallback, flight_ptr own)
-        : detail::cell_waiter<stored_type>(std::move(own)), pending_(std::move(handler), fallback) {}
+    using pending_value::pending_waiter::pending_waiter;
 
-    const Handler& handler() const noexcept { return pending_.handler(); }
-
-    bool runs_on(const detail::flight_strand& strand) const noexcept override {
-      return detail::is_strand(asio::get_associated_executor(pending_.handler(), asio::any_io_executor()), strand);
+    bool awaited_on(const detail::flight_strand& strand) const noexcept override {
+      return asio::get_associated_cancellation_slot(this->handler()).is_connected() &&
+             detail::is_strand(asio::get_associated_executor(this->handler(), asio::any_io_executor()), strand);
     }
-
-    void complete(std::shared_ptr<detail::cell_waiter<stored_type>> self, std::exception_ptr failure,
-                  value_type value) noexcept override {
-      pending_.post(std::move(self), std::move(failure), std::move(value));
-    }
-
-   private:
-    detail::pending_handler<Handler, std::exception_ptr, value_type> pending_;
   };
 
   template <typename Initialise, typename... Args>
@@ -146,16 +136,8 @@ class async_once_cell {
 
   template <typename Token>
   static auto start(state_ptr state, flight_ptr own, asio::any_io_executor executor, Token&& token) {
-    return detail::initiate<void(std::exception_ptr, value_type)>(
-        std::move(executor), std::forward<Token>(token),
-        []<typename Handler>(Handler handler, const asio::any_io_executor& fallback, state_ptr self, flight_ptr own_flight) {
-          own_flight->prepare(self->executor());
-          auto node = detail::make_node<pending_value<Handler>>(std::move(handler), fallback, std::move(own_flight));
-          const auto slot = asio::get_associated_cancellation_slot(node->handler());
-          detail::connect_cancellation<detail::cell_waiter<stored_type>>(slot, self, node);
-          self->join(std::move(node), slot);
-        },
-        std::move(state), std::move(own));
+    return detail::async_wait<void(std::exception_ptr, value_type), pending_value>(std::move(executor), std::move(state),
+                                                                                   std::forward<Token>(token), std::move(own));
   }
 
   const state_ptr state_;

@@ -1,7 +1,6 @@
 #pragma once
 
-#include <roster/detail/initiate.hpp>
-#include <roster/detail/pending_handler.hpp>
+#include <roster/detail/waiter.hpp>
 #include <roster/sync/detail/semaphore_state.hpp>
 
 #include <cstddef>
@@ -44,6 +43,8 @@ class [[nodiscard]] semaphore_permit {
  private:
   template <typename>
   friend class basic_async_semaphore;
+  template <typename, typename, typename, typename>
+  friend class detail::pending_waiter;
 
   explicit semaphore_permit(std::shared_ptr<detail::semaphore_state> state) noexcept : state_(std::move(state)) {}
 
@@ -66,7 +67,7 @@ class basic_async_semaphore {
 
   /// A semaphore with `permits` free permits, whose handlers run on `executor` unless they have one of their own.
   basic_async_semaphore(asio::any_io_executor executor, std::size_t permits)
-      : state_(detail::make_closable<detail::semaphore_state>(executor, permits)) {}
+      : state_(detail::make_context_bound<detail::semaphore_state>(executor, permits)) {}
 
   /// The same, on the executor of `context`.
   basic_async_semaphore(detail::execution_context_like auto& context, std::size_t permits)
@@ -111,35 +112,12 @@ class basic_async_semaphore {
   using state_ptr = std::shared_ptr<detail::semaphore_state>;
 
   template <typename Handler>
-  class pending_permit final : public detail::semaphore_waiter {
-   public:
-    pending_permit(Handler&& handler, const asio::any_io_executor& fallback) : pending_(std::move(handler), fallback) {}
-
-    const Handler& handler() const noexcept { return pending_.handler(); }
-
-    void complete(std::shared_ptr<detail::semaphore_waiter> self, error_code code, state_ptr owner) noexcept override {
-      pending_.post(std::move(self), code, permit(std::move(owner)));
-    }
-
-   private:
-    detail::pending_handler<Handler, error_code, permit> pending_;
-  };
+  using pending_permit = detail::pending_waiter<detail::semaphore_waiter, Handler, void(error_code, permit)>;
 
   template <typename Token>
   static auto start(state_ptr state, asio::any_io_executor executor, Token&& token) {
-    return detail::initiate<void(error_code, permit)>(
-        std::move(executor), std::forward<Token>(token),
-        []<typename Handler>(Handler handler, const asio::any_io_executor& fallback, state_ptr self) {
-          if (self->try_acquire()) {
-            permit taken(self);
-            return detail::complete_immediately(std::move(handler), fallback, error_code(), std::move(taken));
-          }
-          auto node = detail::make_node<pending_permit<Handler>>(std::move(handler), fallback);
-          const auto slot = asio::get_associated_cancellation_slot(node->handler());
-          detail::connect_cancellation<detail::semaphore_waiter>(slot, self, node);
-          self->enqueue(std::move(node));
-        },
-        std::move(state));
+    return detail::async_wait<void(error_code, permit), pending_permit>(std::move(executor), std::move(state),
+                                                                        std::forward<Token>(token));
   }
 
   static asio::awaitable<permit, Executor> acquire(state_ptr state) {

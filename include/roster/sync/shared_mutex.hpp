@@ -1,6 +1,6 @@
 #pragma once
 
-#include <roster/detail/initiate.hpp>
+#include <roster/detail/waiter.hpp>
 #include <roster/sync/detail/lock_state.hpp>
 
 #include <memory>
@@ -51,6 +51,8 @@ class [[nodiscard]] lock_guard {
   template <typename>
   friend class roster::basic_async_shared_mutex;
   friend class lock_guard<lock_mode::exclusive>;
+  template <typename, typename, typename, typename>
+  friend class pending_waiter;
   template <typename, lock_mode>
   friend class pending_lock;
 
@@ -81,27 +83,22 @@ class brief_shared_lock {
 };
 
 template <typename Handler, lock_mode Mode>
-class pending_lock final : public lock_waiter {
+class pending_lock final : public pending_waiter<lock_waiter, Handler, void(error_code, lock_guard<Mode>)> {
  public:
   pending_lock(Handler&& handler, const asio::any_io_executor& fallback)
-      : lock_waiter(Mode, true), pending_(std::move(handler), fallback) {}
+      : pending_lock::pending_waiter(std::move(handler), fallback, Mode, true) {}
 
-  const Handler& handler() const noexcept { return pending_.handler(); }
-
-  void complete(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) noexcept override {
-    pending_.post(std::move(self), code, lock_guard<Mode>(std::move(owner)));
+  static auto attempt(const std::shared_ptr<lock_state>& lock) noexcept {
+    return lock->try_lock(Mode) ? std::optional(lock_waiter::told_type(error_code(), lock)) : std::nullopt;
   }
 
-  void wake(lock_awakening arrival) noexcept override { pending_.visit(std::move(arrival)); }
+  void wake(lock_awakening arrival) noexcept override { this->pending_.visit(std::move(arrival)); }
 
   void arrive(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) override {
-    pending_.call(std::move(self), code, lock_guard<Mode>(std::move(owner)));
+    this->pending_.call(std::move(self), code, lock_guard<Mode>(std::move(owner)));
   }
 
-  void drop(std::shared_ptr<lock_waiter> self) noexcept override { pending_.drop(std::move(self)); }
-
- private:
-  pending_handler<Handler, error_code, lock_guard<Mode>> pending_;
+  void drop(std::shared_ptr<lock_waiter> self) noexcept override { this->pending_.drop(std::move(self)); }
 };
 
 }  // namespace detail
@@ -139,7 +136,7 @@ class basic_async_shared_mutex {
 
   /// A free lock whose waiters complete on `executor` by default, and are told when its context is destroyed.
   explicit basic_async_shared_mutex(asio::any_io_executor executor)
-      : state_(detail::make_closable<detail::lock_state>(executor)) {}
+      : state_(detail::make_context_bound<detail::lock_state>(executor)) {}
 
   /// The same, with `context`'s executor.
   explicit basic_async_shared_mutex(detail::execution_context_like auto& context)
@@ -202,21 +199,16 @@ class basic_async_shared_mutex {
     return detail::lock_guard<Mode>(state_);
   }
 
+  template <detail::lock_mode Mode>
+  struct pending {
+    template <typename Handler>
+    using type = detail::pending_lock<Handler, Mode>;
+  };
+
   template <detail::lock_mode Mode, typename Token>
   static auto start(state_ptr state, asio::any_io_executor executor, Token&& token) {
-    return detail::initiate<void(error_code, detail::lock_guard<Mode>)>(
-        std::move(executor), std::forward<Token>(token),
-        []<typename Handler>(Handler handler, const asio::any_io_executor& fallback, state_ptr self) {
-          if (self->try_lock(Mode)) {
-            detail::lock_guard<Mode> guard(self);
-            return detail::complete_immediately(std::move(handler), fallback, error_code(), std::move(guard));
-          }
-          auto node = detail::make_node<detail::pending_lock<Handler, Mode>>(std::move(handler), fallback);
-          const auto slot = asio::get_associated_cancellation_slot(node->handler());
-          detail::connect_cancellation<detail::lock_waiter>(slot, self, node);
-          self->enqueue(std::move(node));
-        },
-        std::move(state));
+    return detail::async_wait<void(error_code, detail::lock_guard<Mode>), pending<Mode>::template type>(
+        std::move(executor), std::move(state), std::forward<Token>(token));
   }
 
   template <detail::lock_mode Mode>

@@ -3,6 +3,7 @@
 #include <roster/detail/asio.hpp>
 #include <roster/detail/initiate.hpp>
 #include <roster/detail/pending_handler.hpp>
+#include <roster/detail/waiter.hpp>
 #include <roster/exec/detail/task_queue.hpp>
 
 #include <atomic>
@@ -89,8 +90,8 @@ class call_task final : public task {
 
  public:
   call_task(Handler&& handler, const asio::any_io_executor& fallback, std::optional<call_options::time_point> deadline,
-            Work&& work)
-      : task(deadline), pending_(std::move(handler), fallback), work_(std::move(work)) {}
+            entry how, Work&& work)
+      : task(deadline, how), pending_(std::move(handler), fallback), work_(std::move(work)) {}
 
   const Handler& handler() const noexcept { return pending_.handler(); }
 
@@ -140,9 +141,6 @@ class call_task final : public task {
   std::atomic<bool> completed_{false};  // whoever sets it owns the handler
 };
 
-/// How a task enters its queue.
-enum class entry { wait_for_room, only_if_room, last_rites };
-
 /// Starts an operation that runs `work(run_context&)` on a thread of `queue`. With `WrapOutcome`, the handler takes an
 /// `outcome`, which needs no default-constructible result, else `(exception_ptr, result)`.
 template <on_cancel Policy, bool WrapOutcome, typename Work, typename Token>
@@ -161,17 +159,8 @@ auto async_call(std::shared_ptr<task_queue> queue, asio::any_io_executor fallbac
       std::move(fallback), std::forward<Token>(token),
       []<typename Handler>(Handler handler, const asio::any_io_executor& executor, std::shared_ptr<task_queue> target,
                            std::optional<call_options::time_point> until, entry door, Work what) {
-        using node_type = call_task<Handler, Work, Policy, WrapOutcome>;
-        auto node = make_node<node_type>(std::move(handler), executor, until, std::move(what));
-        connect_cancellation<task>(asio::get_associated_cancellation_slot(node->handler()), target, node);
-        if (door == entry::wait_for_room)
-          target->push(std::move(node));
-        else if (door == entry::only_if_room)
-          target->try_push(std::move(node));
-        else if (!target->push_last_rites(node)) {
-          auto& refused = *node;
-          refused.abandon(std::move(node), make_error_code(errc::stopped));
-        }
+        start_waiting<call_task<Handler, Work, Policy, WrapOutcome>>(std::move(handler), executor, std::move(target), until,
+                                                                     door, std::move(what));
       },
       std::move(queue), deadline, how, std::move(work));
 }

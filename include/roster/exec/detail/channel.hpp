@@ -2,6 +2,7 @@
 
 #include <roster/call/run_context.hpp>
 #include <roster/detail/asio.hpp>
+#include <roster/detail/waiter.hpp>
 #include <roster/detail/yield_until.hpp>
 #include <roster/error.hpp>
 
@@ -14,24 +15,23 @@
 #include <mutex>
 #include <new>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// The consumer of a channel while it waits.
+/// The consumer of a channel while it waits. Is told a chunk, or the end, or why there are no more.
 template <typename Chunk>
-class channel_reader {
+class channel_reader : public waiter<channel_reader<Chunk>, std::exception_ptr, std::optional<Chunk>> {
  public:
-  channel_reader() = default;
-  channel_reader(const channel_reader&) = delete;
-  channel_reader& operator=(const channel_reader&) = delete;
-  virtual ~channel_reader() = default;
-
-  /// Posts the handler.
-  virtual void complete(std::shared_ptr<channel_reader> self, std::exception_ptr failure,
-                        std::optional<Chunk> chunk) noexcept = 0;
+  template <typename Channel>
+  static auto attempt(const std::shared_ptr<Channel>& source) {
+    std::optional<typename channel_reader::told_type> told(std::in_place);
+    if (!source->try_next(std::get<0>(*told), std::get<1>(*told))) told.reset();
+    return told;
+  }
 };
 
 /// A bounded ring from one producer, a thread that may block, to one consumer, a coroutine.
@@ -113,7 +113,7 @@ class channel final : public stop_listener {
   }
 
   /// Parks the consumer. It completes at once if there is something to read after all.
-  void park(std::shared_ptr<channel_reader<Chunk>> reader) {
+  void enqueue(std::shared_ptr<channel_reader<Chunk>> reader) {
     reader_ = std::move(reader);
     const auto word = word_.fetch_or(reading, std::memory_order_acq_rel);
     // fault m4: `count(word) > 0 || (word & (ended | gone))` -> `word & gone`: a reader parks without looking again
@@ -206,13 +206,11 @@ class channel final : public stop_listener {
     } catch (...) {
       failure = std::current_exception();
     }
-    auto& served = *reader;
-    served.complete(std::move(reader), std::move(failure), std::move(chunk));
+    channel_reader<Chunk>::tell(std::move(reader), std::move(failure), std::move(chunk));
   }
 
   static void abort(std::shared_ptr<channel_reader<Chunk>> reader) noexcept {
-    auto& aborted = *reader;
-    aborted.complete(std::move(reader), make_exception(asio::error::operation_aborted), std::nullopt);
+    channel_reader<Chunk>::tell(std::move(reader), make_exception(asio::error::operation_aborted), std::nullopt);
   }
 
   const std::size_t capacity_;

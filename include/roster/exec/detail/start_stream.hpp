@@ -105,7 +105,7 @@ stream<Chunk> start_stream(const asio::any_io_executor& executor, std::size_t ca
     source->finish(make_exception(make_error_code(errc::stopped)));
     return make_stream(std::move(source), std::shared_ptr<stream_feed<Chunk>>());
   }
-  auto feed = make_closable<stream_feed<Chunk>>(executor);
+  auto feed = make_context_bound<stream_feed<Chunk>>(executor);
   feed->start(feed_stream(finish_on_exit<Chunk>(source), run(stream_work<Chunk, Produce>(source, std::move(produce)))));
   return make_stream(std::move(source), std::move(feed));
 }

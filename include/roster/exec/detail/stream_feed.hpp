@@ -20,9 +20,9 @@ namespace detail {
 
 /// What a dropped stream cancels: the call that feeds it, which may still be waiting for its turn.
 template <typename Chunk>
-class stream_feed final : public closable {
+class stream_feed final : public context_bound {
  public:
-  explicit stream_feed(const asio::any_io_executor& home) : executor(home), strand_(executor) {}
+  explicit stream_feed(const asio::any_io_executor& executor) : context_bound(executor), strand_(executor) {}
 
   void start(asio::awaitable<void> call) {
     // The handler keeps the signal until the coroutine, down to its outermost frame, has ended; no longer, because what
@@ -36,19 +36,15 @@ class stream_feed final : public closable {
 
   void cancel() noexcept {
     if (closed_.load(std::memory_order_acquire)) return;
-    auto self = std::static_pointer_cast<stream_feed>(shared_from_this());
-    asio::post(*strand_, [self = std::move(self), weak_signal = signal_] {
+    asio::post(*strand_, [self = context_bound::shared(this), weak_signal = signal_] {
       if (auto signal = weak_signal.lock()) cancel_spawned(self->strand_, std::move(signal));
     });
   }
 
-  void context_closed() noexcept override {
+  void close() noexcept override {
     closed_.store(true, std::memory_order_release);
     strand_.reset();
-    executor = nullptr;
   }
-
-  asio::any_io_executor executor;  // may be a strand, which must not outlive the context
 
  private:
   std::optional<asio::strand<asio::any_io_executor>> strand_;  // must not outlive the context

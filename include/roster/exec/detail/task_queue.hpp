@@ -2,8 +2,8 @@
 
 #include <roster/call/run_context.hpp>
 #include <roster/detail/asio.hpp>
-#include <roster/detail/pending_handler.hpp>
 #include <roster/detail/shared_queue.hpp>
+#include <roster/detail/waiter.hpp>
 #include <roster/detail/yield_until.hpp>
 
 #include <algorithm>
@@ -20,10 +20,19 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
+/// How a task enters its queue.
+enum class entry {
+  wait_for_room,
+  only_if_room,  ///< or else it fails with `queue_full`
+  cleanup        ///< before all others, even after `stop`, and even if its caller is cancelled
+};
+
 /// Work for the threads of a `task_queue`, with the caller who waits for it.
 class task : public queue_node<task> {
  public:
-  explicit task(std::optional<call_options::time_point> deadline) : context(deadline) {}
+  using waiter_type = task;
+
+  task(std::optional<call_options::time_point> deadline, entry how) : context(deadline), enters(how) {}
   task(const task&) = delete;
   task& operator=(const task&) = delete;
   virtual ~task() = default;
@@ -42,24 +51,18 @@ class task : public queue_node<task> {
   virtual void interrupt(std::shared_ptr<task> self) noexcept = 0;
 
   run_context context;
+  const entry enters;
   bool started = false;  ///< or bound to start: can no longer be taken back; guarded by the queue's mutex
 };
 
 /// Whoever waits for a queue to come to rest.
-class rest_waiter : public queue_node<rest_waiter> {
- public:
-  rest_waiter() = default;
-  rest_waiter(const rest_waiter&) = delete;
-  rest_waiter& operator=(const rest_waiter&) = delete;
-  virtual ~rest_waiter() = default;
-  virtual void complete(std::shared_ptr<rest_waiter> self, error_code code) noexcept = 0;
-};
+class rest_waiter : public waiter<rest_waiter, error_code> {};
 
 /// Tasks on their way to a fixed number of threads: first come, first served.
 ///
 /// `threads` run, the first `limit` of the others are *queued*, and those behind them *wait* for admission. One list holds
 /// both, so admission happens by moving up, and a task that leaves lets everybody behind it move up. All that the difference
-/// means is that `try_push` fails where `push` would wait.
+/// means is that a task may ask to be refused where others would wait.
 ///
 /// Threads that serve the queue give way a little, then wait on a condition variable; nobody else ever waits.
 class task_queue final : public std::enable_shared_from_this<task_queue> {
@@ -82,21 +85,34 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   /// Whether the calling thread serves this queue.
   bool on_own_thread() const noexcept { return served_ == this; }
 
-  void push(std::shared_ptr<task> work) noexcept { enter(std::move(work), false); }
-
-  /// Takes a task only if it would not have to wait for admission; fails it with `queue_full` otherwise.
-  void try_push(std::shared_ptr<task> work) noexcept { enter(std::move(work), true); }
-
-  /// Takes a task that runs before all others, even after `stop`, and even if its caller is cancelled. False after `close`.
-  bool push_last_rites(std::shared_ptr<task> work) noexcept {
+  /// Takes a task, or fails it with `stopped` or `queue_full`.
+  void enqueue(std::shared_ptr<task> work) noexcept {
+    bool wake = false;
+    auto refusal = errc::stopped;
     {
       std::lock_guard lock(mutex_);  // short:
-      if (closed_) return false;
-      work->started = true;
-      last_rites_.push_back(std::move(work));
+      if (work->enters == entry::cleanup) {
+        if (!closed_) {
+          work->started = true;
+          cleanup_.push_back(std::move(work));
+          wake = true;
+        }
+        // fault m3: `>=` -> `>`: one more call is accepted than there is room for
+      } else if (!stopped_ && work->enters == entry::only_if_room && queue_.size() >= room()) {
+        refusal = errc::queue_full;
+      } else if (!stopped_) {
+        queue_.push_back(std::move(work));
+        may_have_tasks_.store(true, std::memory_order_relaxed);
+        // fault m3: `idle_ > woken_` -> `idle_ > woken_ && queue_.size() == 1`:
+        //   a push wakes a thread only when the queue was empty
+        wake = idle_ > woken_;
+        woken_ += wake;
+      }
     }
-    wake_.notify_one();
-    return true;
+    if (work)
+      refuse(std::move(work), refusal);
+    else if (wake)
+      wake_.notify_one();
   }
 
   void cancel(std::shared_ptr<task> work) noexcept {
@@ -126,14 +142,14 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
       refuse(std::move(work), errc::stopped);
   }
 
-  /// Completes `waiter` when nothing runs any more. After `stop`.
-  void notify_at_rest(std::shared_ptr<rest_waiter> waiter) noexcept {
+  /// Tells `waiter` when nothing runs any more. After `stop`.
+  void enqueue(std::shared_ptr<rest_waiter> waiter) noexcept {
     {
       std::lock_guard lock(mutex_);  // short:
-      // fault m3: `!last_rites_.empty()` -> `false`: a pool comes to rest before its clean-up
-      if (!running_.empty() || !last_rites_.empty()) return resting_.push_back(std::move(waiter));
+      // fault m3: `!cleanup_.empty()` -> `false`: a pool comes to rest before its clean-up
+      if (!running_.empty() || !cleanup_.empty()) return resting_.push_back(std::move(waiter));
     }
-    tell(std::move(waiter), error_code());
+    rest_waiter::tell(std::move(waiter), error_code());
   }
 
   void cancel(std::shared_ptr<rest_waiter> waiter) noexcept {
@@ -142,7 +158,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
       if (!waiter->queued()) return;
       resting_.erase(*waiter);
     }
-    tell(std::move(waiter), asio::error::operation_aborted);
+    rest_waiter::tell(std::move(waiter), asio::error::operation_aborted);
   }
 
   /// Stops, asks running work to end, and lets the threads go.
@@ -168,7 +184,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
         std::lock_guard lock(mutex_);  // short:
         done = running_.erase(*work);  // before the caller hears of it, who may rely on there being room now
         work = start_next();
-        if (running_.empty() && last_rites_.empty()) told.take_all(resting_);
+        if (running_.empty() && cleanup_.empty()) told.take_all(resting_);
       }
       auto& ended = *done;
       // fault m3: `ended.deliver(std::move(done));` -> `
@@ -178,7 +194,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
       //   a thread counts as busy when its caller knows that the call is over
       ended.deliver(std::move(done));
       while (auto waiter = told.pop_front())
-        tell(std::move(waiter), error_code());
+        rest_waiter::tell(std::move(waiter), error_code());
       if (!work) work = wait_for_task();
     }
     served_ = nullptr;
@@ -192,7 +208,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   task* wait_for_task() noexcept {
     yield_until(4, [this] { return may_have_tasks_.load(std::memory_order_relaxed); });  // a guess: the mutex decides
     std::unique_lock lock(mutex_);                                                       // blocks: a pool or worker thread
-    while (!closed_ && last_rites_.empty() && queue_.empty()) {
+    while (!closed_ && cleanup_.empty() && queue_.empty()) {
       ++idle_;
       wake_.wait(lock);  // blocks: a pool or worker thread
       --idle_;
@@ -203,9 +219,9 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
 
   /// Under the mutex.
   task* start_next() noexcept {
-    // fault s1: `last_rites_.empty() ? queue_ : last_rites_` -> `queue_.empty() ? last_rites_ : queue_`:
+    // fault s1: `cleanup_.empty() ? queue_ : cleanup_` -> `queue_.empty() ? cleanup_ : queue_`:
     //   clean-up waits for what was queued before it
-    auto& from = last_rites_.empty() ? queue_ : last_rites_;
+    auto& from = cleanup_.empty() ? queue_ : cleanup_;
     if (from.empty()) return nullptr;
     auto& next = from.front();
     next.started = true;
@@ -214,37 +230,9 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
     return &next;
   }
 
-  void enter(std::shared_ptr<task> work, bool only_if_room) noexcept {
-    bool wake = false;
-    auto refusal = errc::stopped;
-    {
-      std::lock_guard lock(mutex_);  // short:
-      // fault m3: `>=` -> `>`: one more call is accepted than there is room for
-      if (!stopped_ && only_if_room && queue_.size() >= room()) {
-        refusal = errc::queue_full;
-      } else if (!stopped_) {
-        queue_.push_back(std::move(work));
-        may_have_tasks_.store(true, std::memory_order_relaxed);
-        // fault m3: `idle_ > woken_` -> `idle_ > woken_ && queue_.size() == 1`:
-        //   a push wakes a thread only when the queue was empty
-        wake = idle_ > woken_;
-        woken_ += wake;
-      }
-    }
-    if (work)
-      refuse(std::move(work), refusal);
-    else if (wake)
-      wake_.notify_one();
-  }
-
   static void refuse(std::shared_ptr<task> work, errc reason) noexcept {
     auto& refused = *work;
     refused.abandon(std::move(work), make_error_code(reason));
-  }
-
-  static void tell(std::shared_ptr<rest_waiter> waiter, error_code code) noexcept {
-    auto& told = *waiter;
-    told.complete(std::move(waiter), code);
   }
 
   static inline thread_local const task_queue* served_ = nullptr;
@@ -259,7 +247,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   bool stopped_ = false;
   bool closed_ = false;
   shared_queue<task> queue_;
-  shared_queue<task> last_rites_;
+  shared_queue<task> cleanup_;
   shared_queue<task> running_;
   shared_queue<rest_waiter> resting_;
 };

@@ -56,20 +56,18 @@ struct worker_session {
 
 /// What a worker's callers share. Closed with its owner, or with its context.
 template <typename State>
-class worker_core final : public closable {
+class worker_core final : public context_bound {
  public:
   using session = worker_session<State>;
 
   worker_core(const asio::any_io_executor& executor, std::shared_ptr<state_factory<State>> factory, device where,
               std::size_t queue_limit)
-      : executor_(executor),
+      : context_bound(executor),
         threads_(asio::use_service<closing_service>(context_of(executor)).threads()),
         factory_(std::move(factory)),
         default_device_(std::move(where)),
         queue_limit_(queue_limit),
         cell_(executor) {}
-
-  const asio::any_io_executor& executor() const noexcept { return executor_; }
 
   bool on_own_thread() const noexcept {
     std::lock_guard lock(mutex_);  // short:
@@ -122,24 +120,19 @@ class worker_core final : public closable {
     current->queue->stop();
     drop_state work{current};
     try {
-      co_await call<on_cancel::detach>(current->queue, std::nullopt, entry::last_rites, std::move(work));
+      co_await call<on_cancel::detach>(current->queue, std::nullopt, entry::cleanup, std::move(work));
     } catch (const boost::system::system_error& failure) {
       if (failure.code() != errc::stopped) throw;  // somebody else has stopped it
     }
   }
 
   /// Stops without waiting: the thread ends when what runs has returned.
-  void close() noexcept {
+  void close() noexcept override {
     if (auto current = refuse()) current->queue->close();
   }
 
   void join() noexcept {
     if (auto current = refuse(); current && current->thread) threads_->join(current->thread);
-  }
-
-  void context_closed() noexcept override {
-    close();
-    executor_ = nullptr;
   }
 
  private:
@@ -202,7 +195,6 @@ class worker_core final : public closable {
     return current_;
   }
 
-  asio::any_io_executor executor_;  // may be a strand, which must not outlive the context
   const std::shared_ptr<thread_group> threads_;
   const std::shared_ptr<state_factory<State>> factory_;
   const device default_device_;

@@ -25,8 +25,8 @@ class pinned_runner {
   pinned_runner(const asio::any_io_executor& executor, std::shared_ptr<state_factory<Engine>> factory, device where,
                 std::size_t queue_limit)
       : gate_(std::make_shared<admission_gate>(admission(1, queue_limit))),
-        core_(make_closable<worker_core<Engine>>(executor, std::move(factory), std::move(where),
-                                                 (std::numeric_limits<std::size_t>::max)() / 2)) {}
+        core_(make_context_bound<worker_core<Engine>>(executor, std::move(factory), std::move(where),
+                                                      (std::numeric_limits<std::size_t>::max)() / 2)) {}
   pinned_runner(const pinned_runner&) = delete;
   pinned_runner& operator=(const pinned_runner&) = delete;
 

@@ -27,7 +27,7 @@ class engine_set final : public task {
  public:
   using slot = std::list<made_in_place<Engine>>;  // one engine; moves between lists without moving the engine
 
-  engine_set() : task(std::nullopt) {}
+  engine_set() : task(std::nullopt, entry::cleanup) {}
 
   void execute() noexcept override { idle_.clear(); }
   void deliver(std::shared_ptr<task>) noexcept override {}
@@ -39,7 +39,7 @@ class engine_set final : public task {
     auto owned = std::make_shared<engine_set>();
     auto* set = owned.get();
     return {set, [queue = std::move(queue), last = std::move(owned)](engine_set*) mutable noexcept {
-              queue->push_last_rites(std::move(last));
+              queue->enqueue(std::move(last));
             }};
   }
 
@@ -68,14 +68,14 @@ class pooled_runner {
   pooled_runner(std::shared_ptr<task_queue> queue, const asio::any_io_executor& executor, std::size_t instances,
                 std::size_t queue_limit)
       : queue_(std::move(queue)),
-        home_(make_home(executor)),
+        home_(make_context_bound<context_bound>(executor)),
         gate_(std::make_shared<admission_gate>(admission(instances, queue_limit))),
         permits_(executor, instances),
         engines_(engine_set<Engine>::make(queue_)) {}
   pooled_runner(const pooled_runner&) = delete;
   pooled_runner& operator=(const pooled_runner&) = delete;
 
-  const asio::any_io_executor& executor() const noexcept { return home_->get(); }
+  const asio::any_io_executor& executor() const noexcept { return home_->executor(); }
 
   /// Makes one more engine, on the pool, and returns `info` with what the engine adds.
   template <typename Factory>
@@ -142,7 +142,7 @@ class pooled_runner {
   };
 
   const std::shared_ptr<task_queue> queue_;
-  const std::shared_ptr<const home_executor> home_;
+  const std::shared_ptr<const context_bound> home_;
   const std::shared_ptr<admission_gate> gate_;
   async_semaphore permits_;
   const std::shared_ptr<engine_set<Engine>> engines_;  // shared with the calls, which may outlive this

@@ -4,6 +4,7 @@
 #include <roster/detail/cancel_spawned.hpp>
 #include <roster/detail/context_bound.hpp>
 #include <roster/detail/shared_queue.hpp>
+#include <roster/detail/waiter.hpp>
 
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
@@ -65,21 +66,14 @@ class flight {
   std::exception_ptr failure;  ///< what starting it threw, if that is known; on the strand
 };
 
-/// A caller that waits for a cell.
+/// A caller that waits for a cell. Is told why there is no value, or the value.
 template <typename T>
-class cell_waiter : public queue_node<cell_waiter<T>> {
+class cell_waiter : public waiter<cell_waiter<T>, std::exception_ptr, std::shared_ptr<const T>> {
  public:
   explicit cell_waiter(std::shared_ptr<flight<T>> own) : own_flight(std::move(own)) {}
-  cell_waiter(const cell_waiter&) = delete;
-  cell_waiter& operator=(const cell_waiter&) = delete;
-  virtual ~cell_waiter() = default;
 
-  /// Posts the handler.
-  virtual void complete(std::shared_ptr<cell_waiter> self, std::exception_ptr failure,
-                        std::shared_ptr<const T> value) noexcept = 0;
-
-  /// Whether the handler will be called there.
-  virtual bool runs_on(const flight_strand&) const noexcept { return false; }
+  /// Whether somebody who runs on that strand, and can be cancelled, awaits the call.
+  virtual bool awaited_on(const flight_strand&) const noexcept { return false; }
 
   std::shared_ptr<flight<T>> own_flight;
 };
@@ -96,27 +90,26 @@ class cell_waiter : public queue_node<cell_waiter<T>> {
 ///
 /// Waiters are completed in the order of their arrival, and after the mutex is released.
 template <typename T>
-class cell_state final : public closable {
+class cell_state final : public context_bound {
  public:
-  explicit cell_state(const asio::any_io_executor& executor) : executor_(executor) {}
-
-  const asio::any_io_executor& executor() const noexcept { return executor_; }
+  using context_bound::context_bound;
 
   const T* try_get() const noexcept { return ready_.load(std::memory_order_acquire); }
 
   std::shared_ptr<const T> value() noexcept {
     const T* ready = try_get();
-    return ready ? std::shared_ptr<const T>(shared_from_this(), ready) : nullptr;
+    return ready ? std::shared_ptr<const T>(this->shared_from_this(), ready) : nullptr;
   }
 
-  /// Joins the flight, or starts the waiter's own. Who runs on the flight's strand and is cancelled by somebody is awaited by
-  /// the flight, which would wait for itself: what it detached has no connected `slot`.
-  void join(std::shared_ptr<cell_waiter<T>> waiter, asio::cancellation_slot slot) noexcept {
+  /// Joins the flight, or starts the waiter's own. One that the flight itself awaits would wait for ever. Throws if the strand
+  /// of its own flight cannot be made.
+  void enqueue(std::shared_ptr<cell_waiter<T>> waiter) {
+    waiter->own_flight->prepare(this->executor());
     std::shared_ptr<flight<T>> departing;
     auto arrived = phase::running;
     {
       std::lock_guard lock(mutex_);  // short:
-      const bool from_inside = flight_ && slot.is_connected() && waiter->runs_on(*flight_->strand);
+      const bool from_inside = flight_ && waiter->awaited_on(*flight_->strand);
       // fault b10: `from_inside` -> `false`: an initialiser may wait for itself
       if (phase_ == phase::ready || phase_ == phase::closed || from_inside) {
         arrived = phase_;
@@ -159,14 +152,11 @@ class cell_state final : public closable {
   }
 
   /// The cell is gone: waiters are told, the flight is asked to stop.
-  void close() noexcept {
+  void abandon() noexcept {
     if (auto abandoned = shut()) stop(std::move(abandoned));
   }
 
-  void context_closed() noexcept override {
-    shut();
-    executor_ = nullptr;
-  }
+  void close() noexcept override { shut(); }
 
  private:
   enum class phase { empty, running, stopping, ready, closed };
@@ -197,12 +187,9 @@ class cell_state final : public closable {
 
   static void tell(std::shared_ptr<cell_waiter<T>> waiter, std::exception_ptr failure,
                    std::shared_ptr<const T> value) noexcept {
-    auto& told = *waiter;
-    told.own_flight.reset();  // holds the strand once it has started, and must not travel to another context
-    told.complete(std::move(waiter), std::move(failure), std::move(value));
+    waiter->own_flight.reset();  // holds the strand once it has started, and must not travel to another context
+    cell_waiter<T>::tell(std::move(waiter), std::move(failure), std::move(value));
   }
-
-  std::shared_ptr<cell_state> shared() { return std::static_pointer_cast<cell_state>(shared_from_this()); }
 
   /// Makes a flight the cell's. Under the mutex.
   std::shared_ptr<flight<T>> depart(std::shared_ptr<flight<T>> departing) noexcept {
@@ -214,7 +201,7 @@ class cell_state final : public closable {
   /// Starts a flight on its strand, where its coroutine runs and is cancelled.
   void launch(std::shared_ptr<flight<T>> departing) noexcept {
     const auto strand = *departing->strand;
-    asio::post(strand, [self = shared(), departing = std::move(departing)] {
+    asio::post(strand, [self = context_bound::shared(this), departing = std::move(departing)] {
       try {
         asio::co_spawn(*departing->strand, fly(self, departing),
                        asio::bind_cancellation_slot(departing->signal.slot(), keep_alive{departing}));
@@ -284,7 +271,6 @@ class cell_state final : public closable {
     return abandoned;
   }
 
-  asio::any_io_executor executor_;  // may be a strand, which must not outlive the context
   std::atomic<const T*> ready_{nullptr};
   std::mutex mutex_;
   phase phase_ = phase::empty;

@@ -2,8 +2,8 @@
 
 #include <roster/detail/asio.hpp>
 #include <roster/detail/context_bound.hpp>
-#include <roster/detail/pending_handler.hpp>
 #include <roster/detail/shared_queue.hpp>
+#include <roster/detail/waiter.hpp>
 
 #include <atomic>
 #include <cstdint>
@@ -39,25 +39,19 @@ class lock_awakening {
   std::shared_ptr<lock_state> lock_;
 };
 
-/// A waiter in the queue of a lock.
-class lock_waiter : public queue_node<lock_waiter> {
+/// A waiter in the queue of a lock. Is told whose lock it has got, or why it has got none.
+class lock_waiter : public waiter<lock_waiter, error_code, std::shared_ptr<lock_state>> {
  public:
   /// One that competes is woken by a release, unless the gate is closed, and takes the lock if it is still free when its
   /// executor gets to it. One that does not is handed the lock. A lock has waiters of one kind only.
   lock_waiter(lock_mode wanted, bool competing) : mode(wanted), competes(competing) {}
-  lock_waiter(const lock_waiter&) = delete;
-  lock_waiter& operator=(const lock_waiter&) = delete;
-  virtual ~lock_waiter() = default;
-
-  /// Posts the handler: with a guard for `owner`, or with an error and no guard.
-  virtual void complete(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) noexcept = 0;
 
   // Of those that compete:
 
   /// Posts the awakening to the handler's executor.
   virtual void wake(lock_awakening) noexcept {}
 
-  /// As `complete`, but calls the handler at once: the awakening has arrived.
+  /// As `tell`, but calls the handler at once: the awakening has arrived.
   virtual void arrive(std::shared_ptr<lock_waiter>, error_code, std::shared_ptr<lock_state>) {}
 
   /// Destroys the handler: the awakening was destroyed.
@@ -91,7 +85,7 @@ class lock_waiter : public queue_node<lock_waiter> {
 /// Every change is one read-modify-write. An acquisition is `acquire`, so that it sees what earlier holders wrote; a release
 /// is `acq_rel`: it publishes the section, and the last reader's must also carry the other readers' sections to the next
 /// writer, which reads only that last value (a release sequence would do; acq_rel also orders the look at P).
-class lock_state final : public closable {
+class lock_state final : public context_bound {
  public:
   static constexpr std::uint64_t writer = 1;
   static constexpr std::uint64_t fair = 2;
@@ -99,9 +93,7 @@ class lock_state final : public closable {
   static constexpr std::uint64_t waiter = std::uint64_t{1} << 32;
   static constexpr std::uint64_t readers = waiter - reader;
 
-  explicit lock_state(const asio::any_io_executor& executor) : executor_(executor) {}
-
-  const asio::any_io_executor& executor() const noexcept { return executor_; }
+  using context_bound::context_bound;
 
   bool try_lock(lock_mode mode) noexcept { return mode == lock_mode::shared ? try_lock_shared() : try_lock_exclusive(); }
 
@@ -143,7 +135,7 @@ class lock_state final : public closable {
     std::unique_lock lock(mutex_);  // short:
     if (closed_) {
       lock.unlock();
-      return tell(std::move(node), asio::error::operation_aborted, nullptr);
+      return lock_waiter::tell(std::move(node), asio::error::operation_aborted, nullptr);
     }
     word_.fetch_add(waiter, std::memory_order_acq_rel);  // a release from now on looks at the queue
     queue_.push_back(std::move(node));
@@ -163,13 +155,13 @@ class lock_state final : public closable {
       word_.fetch_sub(waiter, std::memory_order_acq_rel);
       if (node->woken_) node = nullptr;  // fault m1c: drop: a waiter that was woken is told twice
     }
-    if (node) tell(std::move(node), asio::error::operation_aborted, nullptr);
+    if (node) lock_waiter::tell(std::move(node), asio::error::operation_aborted, nullptr);
     // fault b1: drop: a cancellation does not grant again
     look();  // those behind it may have been waiting only for it
   }
 
   /// The lock object, or its context, is gone: whoever waits is told, at once or when it arrives.
-  void close() noexcept {
+  void close() noexcept override {
     shared_queue<lock_waiter> waiters;
     {
       std::lock_guard lock(mutex_);  // short:
@@ -180,7 +172,7 @@ class lock_state final : public closable {
       waiters.take_all(queue_);
     }
     while (auto node = waiters.pop_front())
-      tell(std::move(node), asio::error::operation_aborted, nullptr);
+      lock_waiter::tell(std::move(node), asio::error::operation_aborted, nullptr);
     look();
   }
 
@@ -202,19 +194,7 @@ class lock_state final : public closable {
     return error_code();
   }
 
-  void context_closed() noexcept override {
-    close();
-    executor_ = nullptr;
-  }
-
  private:
-  static void tell(std::shared_ptr<lock_waiter> node, error_code code, std::shared_ptr<lock_state> owner) noexcept {
-    auto& told = *node;
-    told.complete(std::move(node), code, std::move(owner));
-  }
-
-  std::shared_ptr<lock_state> shared() { return std::static_pointer_cast<lock_state>(shared_from_this()); }
-
   /// Wakes the head, so that the lock is free until somebody can use it; hands it over where the gate is closed, the head does
   /// not compete, or somebody is granting.
   void pass_on(std::shared_ptr<lock_state> owner) noexcept {
@@ -225,7 +205,7 @@ class lock_state final : public closable {
     if (std::exchange(head.woken_, true)) return;  // it will look
     auto self = queue_.share_front();
     lock.unlock();
-    head.wake(lock_awakening(std::move(self), owner ? std::move(owner) : shared()));
+    head.wake(lock_awakening(std::move(self), owner ? std::move(owner) : shared(this)));
   }
 
   /// A waiter has left, or readers may follow.
@@ -248,7 +228,7 @@ class lock_state final : public closable {
     granting_ = true;
     while (auto granted = next_granted(std::exchange(released_, false))) {
       lock.unlock();
-      tell(std::move(granted), error_code(), shared());
+      lock_waiter::tell(std::move(granted), error_code(), shared(this));
       lock.lock();  // short:
     }
     // fault m1: first `lock.unlock(); lock.lock();`: a release that comes while another grants is forgotten
@@ -288,7 +268,6 @@ class lock_state final : public closable {
     }
   }
 
-  asio::any_io_executor executor_;  // may be a strand, which must not outlive the context
   std::atomic<std::uint64_t> word_{0};
   std::mutex mutex_;
   bool granting_ = false;

@@ -1,8 +1,7 @@
 #pragma once
 
 #include <roster/detail/asio.hpp>
-#include <roster/detail/initiate.hpp>
-#include <roster/detail/pending_handler.hpp>
+#include <roster/detail/waiter.hpp>
 #include <roster/sync/detail/lock_state.hpp>
 #include <roster/sync/shared_mutex.hpp>
 
@@ -27,12 +26,12 @@ class pending_use final : public lock_waiter {
 
   const Handler& handler() const noexcept { return pending_.handler(); }
 
+ private:
   void complete(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) noexcept override {
     auto failure = code ? make_exception(code) : use(*owner);
     pending_.post(std::move(self), std::move(failure));
   }
 
- private:
   std::exception_ptr use(lock_state& owner) noexcept {
     std::exception_ptr failure;
     try {
@@ -48,21 +47,20 @@ class pending_use final : public lock_waiter {
   pending_handler<Handler, std::exception_ptr> pending_;
 };
 
+template <lock_mode Mode>
+struct pending_section {
+  template <typename Handler>
+  using type = pending_use<Handler, Mode>;
+};
+
 struct lock_access {
   static const std::shared_ptr<lock_state>& state(const async_shared_mutex& mutex) noexcept { return mutex.state_; }
 };
 
 template <lock_mode Mode, typename Token>
 auto async_use(std::shared_ptr<lock_state> lock, std::function<void()> use, Token&& token) {
-  return initiate<void(std::exception_ptr)>(
-      asio::any_io_executor(), std::forward<Token>(token),
-      []<typename Handler>(Handler handler, const asio::any_io_executor& fallback, std::shared_ptr<lock_state> state,
-                           std::function<void()> what) {
-        auto node = make_node<pending_use<Handler, Mode>>(std::move(handler), fallback, std::move(what));
-        connect_cancellation<lock_waiter>(asio::get_associated_cancellation_slot(node->handler()), state, node);
-        state->enqueue(std::move(node));
-      },
-      std::move(lock), std::move(use));
+  return async_wait<void(std::exception_ptr), pending_section<Mode>::template type>(asio::any_io_executor(), std::move(lock),
+                                                                                    std::forward<Token>(token), std::move(use));
 }
 
 /// Calls `use` under the lock: now if it is free, else as soon as it is, on any thread. It must be short, and own what it

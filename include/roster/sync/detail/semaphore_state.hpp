@@ -3,10 +3,12 @@
 #include <roster/detail/asio.hpp>
 #include <roster/detail/context_bound.hpp>
 #include <roster/detail/shared_queue.hpp>
+#include <roster/detail/waiter.hpp>
 
 #include <cstddef>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 ROSTER_BEGIN_NAMESPACE
@@ -15,24 +17,17 @@ namespace detail {
 
 class semaphore_state;
 
-class semaphore_waiter : public queue_node<semaphore_waiter> {
+/// Is told whose permit it has got, or why it has got none.
+class semaphore_waiter : public waiter<semaphore_waiter, error_code, std::shared_ptr<semaphore_state>> {
  public:
-  semaphore_waiter() = default;
-  semaphore_waiter(const semaphore_waiter&) = delete;
-  semaphore_waiter& operator=(const semaphore_waiter&) = delete;
-  virtual ~semaphore_waiter() = default;
-  /// Posts the handler: with a permit of `owner`, or with an error and no permit.
-  virtual void complete(std::shared_ptr<semaphore_waiter> self, error_code code,
-                        std::shared_ptr<semaphore_state> owner) noexcept = 0;
+  static inline std::optional<told_type> attempt(const std::shared_ptr<semaphore_state>& state) noexcept;
 };
 
 /// The permits and the queue. A permit is free only while nobody waits, or while a release is handing permits on; so a
 /// waiter that leaves owes nobody a wake-up.
-class semaphore_state final : public closable {
+class semaphore_state final : public context_bound {
  public:
-  semaphore_state(const asio::any_io_executor& executor, std::size_t permits) : executor_(executor), available_(permits) {}
-
-  const asio::any_io_executor& executor() const noexcept { return executor_; }
+  semaphore_state(const asio::any_io_executor& executor, std::size_t permits) : context_bound(executor), available_(permits) {}
 
   std::size_t available() const noexcept {
     std::lock_guard lock(mutex_);  // short:
@@ -53,7 +48,7 @@ class semaphore_state final : public closable {
     }
     // A loop, not a recursion: on an executor that was shut down the permit comes back from within `complete`.
     while (auto next = next_granted())
-      tell(std::move(next), error_code(), shared());
+      semaphore_waiter::tell(std::move(next), error_code(), shared(this));
   }
 
   void enqueue(std::shared_ptr<semaphore_waiter> node) noexcept {
@@ -65,9 +60,9 @@ class semaphore_state final : public closable {
     }();
     if (!node) return;
     if (granted)
-      tell(std::move(node), error_code(), shared());
+      semaphore_waiter::tell(std::move(node), error_code(), shared(this));
     else
-      tell(std::move(node), asio::error::operation_aborted, nullptr);
+      semaphore_waiter::tell(std::move(node), asio::error::operation_aborted, nullptr);
   }
 
   void cancel(std::shared_ptr<semaphore_waiter> node) noexcept {
@@ -76,32 +71,20 @@ class semaphore_state final : public closable {
       if (!node->queued()) return;
       queue_.erase(*node);
     }
-    tell(std::move(node), asio::error::operation_aborted, nullptr);
+    semaphore_waiter::tell(std::move(node), asio::error::operation_aborted, nullptr);
   }
 
-  void close() noexcept {
+  void close() noexcept override {
     auto waiters = [&] {
       std::lock_guard lock(mutex_);  // short:
       closed_ = true;
       return std::move(queue_);
     }();
     while (auto node = waiters.pop_front())
-      tell(std::move(node), asio::error::operation_aborted, nullptr);
-  }
-
-  void context_closed() noexcept override {
-    close();
-    executor_ = nullptr;
+      semaphore_waiter::tell(std::move(node), asio::error::operation_aborted, nullptr);
   }
 
  private:
-  static void tell(std::shared_ptr<semaphore_waiter> node, error_code code, std::shared_ptr<semaphore_state> owner) noexcept {
-    auto& told = *node;
-    told.complete(std::move(node), code, std::move(owner));
-  }
-
-  std::shared_ptr<semaphore_state> shared() { return std::static_pointer_cast<semaphore_state>(shared_from_this()); }
-
   bool take() noexcept {
     if (available_ == 0 || !queue_.empty()) return false;
     --available_;
@@ -118,13 +101,17 @@ class semaphore_state final : public closable {
     return nullptr;
   }
 
-  asio::any_io_executor executor_;  // may be a strand, which must not outlive the context
   mutable std::mutex mutex_;
   std::size_t available_;
   bool releasing_ = false;  // some release hands permits to waiters until one of the two runs out
   bool closed_ = false;
   shared_queue<semaphore_waiter> queue_;
 };
+
+inline auto semaphore_waiter::attempt(const std::shared_ptr<semaphore_state>& state) noexcept -> std::optional<told_type> {
+  if (!state->try_acquire()) return std::nullopt;
+  return told_type(error_code(), state);
+}
 
 }  // namespace detail
 
