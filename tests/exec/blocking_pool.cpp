@@ -8,15 +8,18 @@
 #include <boost/asio/bind_allocator.hpp>
 #include <boost/asio/bind_executor.hpp>
 #include <boost/asio/deferred.hpp>
+#include <boost/asio/detached.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_future.hpp>
 
 #include <chrono>
+#include <cstddef>
 #include <functional>
 #include <future>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -143,13 +146,14 @@ TEST_CASE("A callable that takes a run_context gets one, with the call's deadlin
   blocking_pool pool(1);
   const auto when = call_options::time_point::clock::now() + 1h;
 
-  auto caller = [](blocking_pool& where, call_options options) -> asio::awaitable<bool> {
-    co_return co_await where.run(
-        options, [](run_context& context, int n) { return n == 5 && context.deadline() && !context.stop_requested(); }, 5);
-  };
-  auto call = spawn(loop, caller(pool, call_options().deadline(when)));
-  run_until(loop, [&] { return call.done(); });
-  CHECK(call.value());
+  const auto seen = [](run_context& context, int n) { return n == 5 ? context.deadline() : std::nullopt; };
+  auto with = spawn(loop, pool.run(call_options().deadline(when), seen, 5));
+  auto without = spawn(loop, pool.run(seen, 5));
+  auto detachable = spawn(loop, pool.run_detachable(call_options().deadline(when), seen, 5));
+  run_until(loop, [&] { return detachable.done(); });
+  CHECK(with.value() == when);
+  CHECK(without.value() == std::nullopt);
+  CHECK(detachable.value() == when);
 }
 
 TEST_CASE("A call whose deadline has passed when its turn comes is never started", "[b43]") {
@@ -162,6 +166,49 @@ TEST_CASE("A call whose deadline has passed when its turn comes is never started
   run_until(loop, [&] { return call.done(); });
   CHECK(call.code() == errc::deadline_exceeded);
   CHECK_FALSE(started);
+}
+
+TEST_CASE("A call whose deadline passes in the queue is told when its turn comes, and its work is destroyed there", "[b43]") {
+  asio::io_context loop;
+  blocking_pool pool(1);
+  checkpoint gate;
+  auto destroyed = std::make_shared<witness::log>();
+  const auto late = call_options().deadline(call_options::time_point::clock::now());
+  const bool detachable = GENERATE(false, true);
+
+  auto running = occupy(loop, pool, gate);
+  const auto work = [](const witness&) {};
+  auto call =
+      spawn(loop, detachable ? pool.run_detachable(late, work, witness(destroyed)) : pool.run(late, work, witness(destroyed)));
+  auto next = spawn(loop, pool.run([] { return std::this_thread::get_id(); }));
+  test::drain(loop);
+  CHECK_FALSE(call.done());
+  CHECK(pool.queued() == 2);
+  gate.open();
+  run_until(loop, [&] { return next.done(); });
+  CHECK(call.code() == errc::deadline_exceeded);
+  CHECK(*destroyed == witness::log{next.value()});
+}
+
+TEST_CASE("Work that goes on past its deadline still gives its result", "[b43]") {
+  asio::io_context loop;
+  blocking_pool pool(1);
+  bool started = false;
+  const auto lasts = [&](run_context& context) {
+    started = true;
+    while (!context.expired())
+      std::this_thread::yield();
+    return context.stop_requested() ? 0 : 7;
+  };
+  auto wait = 1ms;
+  while (!started) {  // in time, as it may take a while on a busy machine
+    const auto options = call_options().deadline(call_options::time_point::clock::now() + wait);
+    auto call = spawn(loop, pool.run(options, lasts));
+    run_until(loop, [&] { return call.done(); });
+    REQUIRE(call.succeeded() == started);
+    if (started) CHECK(call.value() == 7);
+    wait *= 2;
+  }
 }
 
 TEST_CASE("Callable and arguments are destroyed on the pool's thread before the caller resumes") {
@@ -182,6 +229,32 @@ TEST_CASE("Callable and arguments are destroyed on the pool's thread before the 
   CHECK(destroyed->at(0) != std::this_thread::get_id());
   CHECK(destroyed->at(1) == destroyed->at(0));
   if (!throws) CHECK(call.value() == destroyed->at(0));
+}
+
+TEST_CASE("Callable and arguments of a call that is refused are destroyed by who refuses it, before the caller resumes") {
+  asio::io_context loop;
+  blocking_pool pool(1, 0);
+  checkpoint gate;
+  auto destroyed = std::make_shared<witness::log>();
+  auto running = occupy(loop, pool, gate);
+  const auto work = [](const witness&) {};
+  auto full = spawn(loop, pool.try_run(work, witness(destroyed)));
+  auto waiting = spawn(loop, pool.run(work, witness(destroyed)));
+  while (pool.waiting() == 0)
+    test::step(loop);
+  CHECK(*destroyed == witness::log{std::this_thread::get_id()});
+  CHECK_FALSE(full.done());
+  std::thread::id stopper;
+  std::thread([&] {
+    stopper = std::this_thread::get_id();
+    pool.async_stop(asio::bind_executor(loop, asio::detached));
+  }).join();
+  CHECK(*destroyed == witness::log{std::this_thread::get_id(), stopper});
+  CHECK_FALSE(waiting.done());
+  gate.open();
+  run_until(loop, [&] { return running.done() && waiting.done(); });
+  CHECK(full.code() == errc::queue_full);
+  CHECK(waiting.code() == errc::stopped);
 }
 
 TEST_CASE("Work that throws, even what is no exception, fails that call only", "[b15]") {
@@ -265,6 +338,21 @@ TEST_CASE("A queue limit as large as it can be is no limit", "[b12]") {
   CHECK(call.value() == 7);
 }
 
+TEST_CASE("A queue limit that nobody gives is the default", "[b12]") {
+  asio::io_context loop;
+  blocking_pool pool{1};
+  checkpoint gate;
+  auto running = occupy(loop, pool, gate);
+  std::vector<test::task<void>> calls;
+  for (std::size_t i = 0; i < blocking_pool::default_queue_limit + 2; ++i)
+    calls.push_back(spawn(loop, pool.run([] {})));
+  test::drain(loop);
+  CHECK(pool.queued() == blocking_pool::default_queue_limit);
+  CHECK(pool.waiting() == 2);
+  gate.open();
+  run_until(loop, [&] { return calls.back().done(); });
+}
+
 TEST_CASE("Options of a call may be of a type of one's own") {
   struct my_options : roster::call_options_for<my_options> {};
   asio::io_context loop;
@@ -309,6 +397,43 @@ TEST_CASE("One thread keeps the order of the calls, whatever their kind") {
   gate.open();
   run_until(loop, [&] { return calls.back().done(); });
   CHECK(order == std::vector<int>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11});
+}
+
+TEST_CASE("Work may post more work to its own pool, and a coroutine may await it from there") {
+  test::loop_thread home;
+  blocking_pool pool(1);
+  std::promise<int> told;
+  auto follow_up = [] { return 7; };
+  auto posting = [&] {
+    pool.async_run(follow_up, asio::bind_executor(home.context().get_executor(),
+                                                  [&](std::exception_ptr, int result) { told.set_value(result); }));
+  };
+  auto spawning = [&] { return asio::co_spawn(home.context(), pool.run(follow_up), asio::use_future).share(); };
+  CHECK_NOTHROW(pool.async_run(posting, asio::use_future).get());
+  CHECK(told.get_future().get() == 7);
+  CHECK(pool.async_run(spawning, asio::use_future).get().get() == 7);
+}
+
+TEST_CASE("A call that is refused completes once, on its handler's executor, and not inside the initiating call", "[b3]") {
+  asio::io_context loop;
+  blocking_pool pool(1);
+  asio::any_io_executor home = loop.get_executor();
+  if (GENERATE(false, true)) home = asio::make_strand(loop);
+  CHECK_NOTHROW(pool.async_stop(asio::use_future).get());
+  int calls = 0;
+  int calls_inside = -1;
+  auto nothing = [] {};
+  asio::post(home, [&] {
+    pool.async_run(nothing, asio::bind_executor(home, [&](const std::exception_ptr& failure) {
+                     calls += test::code_of(failure) == errc::stopped;
+                   }));
+    calls_inside = calls;
+    pool.async_stop(asio::bind_executor(home, [&](roster::error_code) { ++calls; }));
+    calls_inside += calls;
+  });
+  test::drain(loop);
+  CHECK(calls_inside == 0);
+  CHECK(calls == 2);
 }
 
 TEST_CASE("async_run takes any completion token, and never completes inside the initiating call") {

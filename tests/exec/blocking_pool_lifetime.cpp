@@ -4,7 +4,11 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/exec.hpp"
 
+#include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/bind_executor.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/use_future.hpp>
 
@@ -119,6 +123,42 @@ TEST_CASE("stop may be awaited from work's own completion, and from several thre
     each.join();
   for (auto& each : stops)
     CHECK_NOTHROW(each.get());
+}
+
+TEST_CASE("A coroutine with an executor type of its own can stop a pool", "[b57]") {
+  using executor_type = asio::io_context::executor_type;
+  full_pool f;
+  int stops = 0;
+  auto stopping = [](blocking_pool& pool, int& count) -> asio::awaitable<void, executor_type> {
+    co_await pool.stop<executor_type>();
+    ++count;
+  };
+  asio::co_spawn(f.loop, stopping(*f.pool, stops), asio::detached);
+  test::drain(f.loop);
+  CHECK(f.queued.code() == errc::stopped);
+  CHECK(stops == 0);
+  f.gate.open();
+  run_until(f.loop, [&] { return stops == 1 && f.running.done(); });
+}
+
+TEST_CASE("async_stop heeds every form of cancellation", "[b58]") {
+  full_pool f;
+  const auto type =
+      GENERATE(asio::cancellation_type::terminal, asio::cancellation_type::partial, asio::cancellation_type::total);
+  asio::cancellation_signal signal;
+  std::vector<roster::error_code> outcomes;
+  auto handler = [&](roster::error_code code) { outcomes.push_back(code); };
+  f.pool->async_stop(asio::bind_cancellation_slot(signal.slot(), asio::bind_executor(f.loop, handler)));
+  signal.emit(asio::cancellation_type::none);
+  test::drain(f.loop);
+  CHECK(outcomes.empty());
+  signal.emit(type);
+  signal.emit(type);
+  CHECK(outcomes.empty());
+  test::drain(f.loop);
+  CHECK(outcomes == std::vector{make_error_code(asio::error::operation_aborted)});
+  f.gate.open();
+  run_until(f.loop, [&] { return f.running.done(); });
 }
 
 TEST_CASE("Destroying a pool fails what has not started, raises the stop flag of what runs, and waits for it", "[b57]") {

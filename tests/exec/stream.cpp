@@ -111,6 +111,41 @@ TEST_CASE("A channel that is full when the stream ends still delivers everything
   CHECK(f.finish(collect(stream)).value() == up_to(4));
 }
 
+TEST_CASE("A chunk that is buffered is read without suspending", "[b23]") {
+  fixture f;
+  auto stream = f.start(numbers(1000), 1000);
+  f.settle();
+  auto all = spawn(f.loop, collect(stream));
+  CHECK(test::drain(f.loop) < 10);
+  CHECK(all.value() == up_to(1000));
+}
+
+TEST_CASE("A consumer resumes on its own executor, whoever pushes, and whether it waited or not", "[b4]") {
+  fixture f;
+  checkpoint gate;
+  auto stream = f.start([&](engine&, sink<chunk>& out, run_context&) {
+    out.push(std::make_unique<int>(0));
+    gate.pass();
+    out.push(std::make_unique<int>(1));
+  });
+  f.finish(f.worker->start());
+  auto reading = [](stream_type& from, std::vector<std::thread::id>& threads) -> asio::awaitable<void> {
+    for (bool more = true; more; threads.push_back(std::this_thread::get_id()))
+      more = (co_await from.next()).has_value();
+  };
+  asio::io_context home;
+  std::vector<std::thread::id> threads;
+  auto task = spawn(home, reading(stream, threads));
+  while (gate.arrived() == 0)
+    test::drain(f.loop);
+  while (threads.empty())
+    test::drain(home);
+  test::drain(home);  // waits for the second
+  gate.open();
+  run_until(home, [&] { return task.done(); });
+  CHECK(threads == std::vector(3, std::this_thread::get_id()));
+}
+
 TEST_CASE("An error after values is rethrown once after those values, then the stream has ended", "[b23]") {
   fixture f;
   const bool standard = GENERATE(true, false);
@@ -211,6 +246,41 @@ TEST_CASE("A consumer that never reads: the buffer stays within its bound, and t
     CHECK(queued.succeeded());
   }
   test::drain(f.loop);
+}
+
+TEST_CASE("An engine that waits for room goes on once half of what is buffered has been read", "[b24]") {
+  fixture f;
+  std::atomic<int> pushed{0};
+  auto stream = f.start(
+      [&](engine&, sink<chunk>& out, run_context&) {
+        while (out.push(std::make_unique<int>(pushed)))
+          ++pushed;
+      },
+      4);
+  while (pushed < 4)
+    test::drain(f.loop);
+  CHECK(**f.finish(stream.next()).value() == 0);
+  CHECK(**f.finish(stream.next()).value() == 1);
+  while (pushed < 6)
+    std::this_thread::yield();
+}
+
+TEST_CASE("A stream whose capacity nobody gives has the default one", "[b24]") {
+  fixture f;
+  std::atomic<std::size_t> pushed{0};
+  checkpoint full;
+  auto stream = f.worker->start_stream<chunk>(call_options(), [&](engine&, sink<chunk>& out, run_context&) {
+    while (pushed < worker_type::default_stream_capacity && out.push(std::make_unique<int>(0)))
+      ++pushed;
+    full.arrive();
+    while (out.push(std::make_unique<int>(0)))
+      ++pushed;
+  });
+  while (full.arrived() == 0)
+    test::drain(f.loop);
+  stream.cancel();
+  f.settle();
+  CHECK(pushed == worker_type::default_stream_capacity);
 }
 
 TEST_CASE("A worker destroyed while the consumer waits ends the stream with its own error", "[b27]") {

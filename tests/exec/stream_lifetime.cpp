@@ -8,14 +8,21 @@
 #include <boost/asio/bind_allocator.hpp>
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/bind_executor.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
+#include <boost/asio/system_executor.hpp>
 #include <boost/asio/use_future.hpp>
+#include <boost/asio/version.hpp>
+#if BOOST_ASIO_VERSION >= 102700
+#include <boost/asio/bind_immediate_executor.hpp>
+#endif
 
 #include <cstddef>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 namespace asio = boost::asio;
@@ -162,6 +169,22 @@ TEST_CASE("Assigning a stream drops the one that was there", "[b25]") {
   CHECK_FALSE(finish(loop, numbers.next()).value());  // the worker got to it: the first one has left its thread
 }
 
+TEST_CASE("A stream that was moved from can be assigned to, and its destructor stops nothing", "[b25]") {
+  STATIC_REQUIRE_FALSE(std::is_copy_constructible_v<stream<int>>);
+  STATIC_REQUIRE_FALSE(std::is_copy_assignable_v<stream<int>>);
+  asio::io_context loop;
+  worker_type worker(loop.get_executor(), make_engine);
+  auto first = std::make_optional(worker.start_stream<int>(call_options(), endless, 1));
+  auto second = std::move(*first);
+  CHECK(finish(loop, second.next()).value() == 0);
+  *first = std::move(second);
+  CHECK(finish(loop, first->next()).value() == 1);
+  auto third = std::move(*first);
+  first.reset();
+  CHECK(finish(loop, third.next()).value() == 2);
+  third.cancel();
+}
+
 namespace {
 
 /// Throws when moved for the first time after it was armed.
@@ -235,6 +258,50 @@ TEST_CASE("async_next takes any completion token, and never completes inside the
   CHECK(counts->total > 0);
   numbers.cancel();
 }
+
+TEST_CASE("async_next calls a handler without an executor of its own on the stream's, waiting or not", "[b4]") {
+  asio::io_context loop;
+  checkpoint gate;
+  worker_type worker(loop.get_executor(), make_engine);
+  auto numbers = worker.start_stream<int>(call_options(), [&](engine&, sink<int>& out, run_context&) {
+    gate.pass();
+    for (int i = 0; i < 2; ++i)
+      out.push(i);
+  });
+  while (gate.arrived() == 0)
+    test::drain(loop);
+  int seen = -1;
+  bool at_home = true;
+  auto handler = [&](std::exception_ptr, std::optional<int> next) {
+    seen = next.value_or(-2);
+    at_home = at_home && loop.get_executor().running_in_this_thread();
+  };
+  numbers.async_next(handler);
+  gate.open();
+  run_until(loop, [&] { return seen == 0; });
+  CHECK(finish(loop, worker.run([](engine&) {})).succeeded());
+  int inside = -1;
+  asio::post(loop, [&] {
+    numbers.async_next(handler);
+    inside = seen;
+  });
+  run_until(loop, [&] { return seen == 1; });
+  CHECK(inside == 0);
+  CHECK(at_home);
+}
+
+#if BOOST_ASIO_VERSION >= 102700
+TEST_CASE("An immediate executor lets async_next bring a chunk that is buffered inside the call", "[b3]") {
+  asio::io_context loop;
+  worker_type worker(loop.get_executor(), make_engine);
+  auto numbers = worker.start_stream<int>(call_options(), [](engine&, sink<int>& out, run_context&) { out.push(5); });
+  CHECK(finish(loop, worker.run([](engine&) {})).succeeded());
+  int seen = -1;
+  numbers.async_next(asio::bind_immediate_executor(
+      asio::system_executor(), [&](std::exception_ptr, std::optional<int> next) { seen = next.value_or(-2); }));
+  CHECK(seen == 5);
+}
+#endif
 
 TEST_CASE("async_next heeds every form of cancellation, at any time, once", "[b6]") {
   asio::io_context loop;

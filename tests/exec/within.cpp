@@ -5,6 +5,8 @@
 #include "tests/support/exec.hpp"
 
 #include <boost/asio/post.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/this_coro.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_future.hpp>
 
@@ -96,6 +98,64 @@ TEST_CASE("A value that comes though the time was over is returned") {
   asio::io_context loop;
   auto task = spawn(loop, within(long_ago, insists()));
   test::run_until(loop, [&] { return task.done(); });
+  REQUIRE(task.succeeded());
+  CHECK(task.value() == 7);
+}
+
+TEST_CASE("What an operation fails with though the time was over is passed on") {
+  asio::io_context loop;
+  auto cleans_up = [](bool with_a_code) -> asio::awaitable<int> {
+    co_await insists();
+    if (with_a_code) throw roster::error(errc::bad_model);
+    throw std::runtime_error("its own");
+  };
+  auto code = spawn(loop, within(long_ago, cleans_up(true)));
+  auto message = spawn(loop, within(long_ago, cleans_up(false)));
+  test::run_until(loop, [&] { return code.done() && message.done(); });
+  CHECK(code.code() == errc::bad_model);
+  REQUIRE(message.failure());
+  CHECK_THROWS_WITH(std::rethrow_exception(message.failure()), "its own");
+}
+
+TEST_CASE("The operation runs on a strand of the caller's executor, where the caller resumes") {
+  asio::io_context loop;
+  const auto home = asio::make_strand(loop);
+  using strand = asio::strand<asio::any_io_executor>;
+  auto whereabouts = [](const auto& outer, bool ends) -> asio::awaitable<bool> {
+    const asio::any_io_executor executor = co_await asio::this_coro::executor;
+    const auto* own = executor.target<strand>();
+    if (!ends) co_await insists();
+    co_return own && own->running_in_this_thread() && own->get_inner_executor() == asio::any_io_executor(outer);
+  };
+  auto caller = [&](const auto& outer) -> asio::awaitable<int> {
+    int right = 0;
+    right += co_await within(never, whereabouts(outer, true)) && outer.running_in_this_thread();
+    right += co_await within(long_ago, whereabouts(outer, false)) && outer.running_in_this_thread();
+    co_return right;
+  };
+  auto task = spawn(home, caller(home));
+  test::run_until(loop, [&] { return task.done(); });
+  CHECK(task.value() == 2);
+}
+
+TEST_CASE("A cancelled caller waits for the operation's end, and gets what it ended with") {
+  asio::io_context loop;
+  test::gate clean_up(loop);
+  auto lingers = [](test::gate& gate) -> asio::awaitable<int> {
+    const int value = co_await insists();
+    co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
+    co_await asio::this_coro::throw_if_cancelled(false);
+    co_await gate.wait();
+    co_return value;
+  };
+  auto task = spawn(loop, within(never, lingers(clean_up)));
+  drain(loop);
+  task.cancel();
+  drain(loop);
+  CHECK(clean_up.waiting() == 1);
+  CHECK_FALSE(task.done());
+  clean_up.open();
+  drain(loop);
   REQUIRE(task.succeeded());
   CHECK(task.value() == 7);
 }

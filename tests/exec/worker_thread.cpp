@@ -5,7 +5,9 @@
 #include "tests/support/exec.hpp"
 
 #include <boost/asio/bind_executor.hpp>
+#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/use_future.hpp>
 
 #include <atomic>
@@ -120,6 +122,68 @@ TEST_CASE("The thread starts with the first call, not before", "[b16]") {
   run_until(loop, [&] { return call.done(); });
   CHECK(call.value() == 1);
   CHECK(creations == 1);
+}
+
+TEST_CASE("A worker's caller resumes on its own executor, whether it starts the worker or finds it started", "[b4]") {
+  test::loop_thread workers, callers;
+  worker_thread<counter> worker(workers.context().get_executor(), [] { return counter(); });
+  auto caller = [](worker_thread<counter>& w) -> asio::awaitable<bool> {
+    const auto mine = std::this_thread::get_id();
+    bool at_home = true;
+    for (int i = 0; i < 2; ++i) {
+      co_await w.start();
+      at_home = at_home && std::this_thread::get_id() == mine;
+      co_await w.run([](counter&) {});
+      at_home = at_home && std::this_thread::get_id() == mine;
+    }
+    co_await w.stop();
+    co_return at_home&& std::this_thread::get_id() == mine;
+  };
+  CHECK(asio::co_spawn(callers.context(), caller(worker), asio::use_future).get());
+}
+
+TEST_CASE("A start of a worker that has started completes without suspending", "[b16]") {
+  asio::io_context loop;
+  worker_thread<counter> worker(loop.get_executor(), [] { return counter(); });
+  auto first = spawn(loop, worker.start());
+  run_until(loop, [&] { return first.done(); });
+  auto often = [](worker_thread<counter>& w) -> asio::awaitable<void> {
+    for (int i = 0; i < 1000; ++i)
+      co_await w.start();
+  };
+  auto again = spawn(loop, often(worker));
+  CHECK(test::drain(loop) < 10);
+  CHECK(again.succeeded());
+}
+
+TEST_CASE("A worker's async_run completes on its handler's executor, the worker's by default, and not inside the call",
+          "[b3][b4]") {
+  asio::io_context loop, other;
+  worker_thread<counter> worker(loop.get_executor(), [] { return counter(); });
+  auto start = spawn(loop, worker.start());
+  run_until(loop, [&] { return start.done(); });
+  const bool stopped = GENERATE(false, true);  // refused, a call completes without ever leaving the loop
+  if (stopped) {
+    auto stopping = spawn(loop, worker.stop());
+    run_until(loop, [&] { return stopping.done(); });
+  }
+  const auto nothing = [](counter&) {};
+  int calls = 0, at_home = 0, elsewhere = 0;
+  int calls_inside = -1;
+  asio::post(loop, [&] {
+    worker.async_run(nothing, [&](const std::exception_ptr& failure) {
+      calls += (test::code_of(failure) == errc::stopped) == stopped;
+      at_home += loop.get_executor().running_in_this_thread();
+    });
+    calls_inside = calls;
+  });
+  run_until(loop, [&] { return calls == 1; });
+  CHECK(calls_inside == 0);
+  CHECK(at_home == 1);
+  worker.async_run(nothing, asio::bind_executor(other.get_executor(), [&](const std::exception_ptr&) { ++elsewhere; }));
+  test::drain(loop);
+  CHECK(elsewhere == 0);
+  run_until(other, [&] { return elsewhere == 1; });
 }
 
 TEST_CASE("start makes the state ahead of the first call", "[b16]") {

@@ -4,6 +4,8 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/exec.hpp"
 
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_future.hpp>
 
@@ -93,6 +95,43 @@ TEST_CASE("A caller cancelled while the worker starts leaves the start to the ot
   f.gate.open();
   run_until(f.loop, [&] { return second.done(); });
   CHECK(second.succeeded());
+}
+
+TEST_CASE("A call that waits for the start does not count as work of the worker", "[b16]") {
+  starting_worker f;
+  auto first = f.begin();
+  auto second = spawn(f.loop, f.worker->run(nothing));
+  test::drain(f.loop);
+  CHECK(f.worker->depth() == 0);
+  f.gate.open();
+  run_until(f.loop, [&] { return first.done() && second.done(); });
+}
+
+TEST_CASE("A worker's async_run heeds terminal cancellation: queued it leaves, running it is asked to stop", "[b6][b13]") {
+  started_worker f;
+  asio::cancellation_signal first, second;
+  int stops = 0, aborts = 0;
+  auto engine = [&](state&, run_context& context) {
+    f.gate.pass();
+    return context.stop_requested();
+  };
+  auto running = [&](const std::exception_ptr& failure, bool stopped) { stops += !failure && stopped; };
+  auto queued = [&](const std::exception_ptr& failure) { aborts += test::code_of(failure) == asio::error::operation_aborted; };
+  f.worker->async_run(engine, asio::bind_cancellation_slot(first.slot(), running));
+  while (f.gate.arrived() == 0)
+    test::drain(f.loop);
+  f.worker->async_run(nothing, asio::bind_cancellation_slot(second.slot(), queued));
+  test::drain(f.loop);
+  CHECK(f.worker->depth() == 2);
+  first.emit(asio::cancellation_type::terminal);
+  second.emit(asio::cancellation_type::terminal);
+  CHECK(aborts == 0);
+  test::drain(f.loop);
+  CHECK(aborts == 1);
+  CHECK(stops == 0);
+  CHECK(f.worker->depth() == 1);
+  f.gate.open();
+  run_until(f.loop, [&] { return stops == 1; });
 }
 
 TEST_CASE("When every caller is cancelled while the worker starts, the next call takes the start's outcome", "[b9]") {
@@ -270,6 +309,7 @@ TEST_CASE("A worker destroyed while it starts waits for the factory, and tells t
   owner.join();
   run_until(f.loop, [&] { return first.done() && second.done(); });
   CHECK(first.code() == errc::stopped);
+  CHECK(second.code() == errc::stopped);
   CHECK(f.destroyed->size() == 1);
 }
 
