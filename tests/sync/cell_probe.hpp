@@ -86,7 +86,7 @@ class cell_request {
   bool dropped() const { return waits() && state_.use_count() == 1; }
   const std::exception_ptr& failure() const { return state_->failure; }
   value_type& value() { return state_->value; }
-  void cancel() { state_->signal.emit(asio::cancellation_type::terminal); }
+  void cancel(asio::cancellation_type type = asio::cancellation_type::terminal) { state_->signal.emit(type); }
 
  private:
   struct state {

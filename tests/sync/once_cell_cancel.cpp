@@ -217,6 +217,25 @@ TEST_CASE("cancelling a cell's caller twice, late, or from another thread is har
   CHECK(late.has_value());
 }
 
+TEST_CASE("any type of cancellation detaches a cell's caller", "[cell][b6]") {
+  const auto type =
+      GENERATE(asio::cancellation_type::terminal, asio::cancellation_type::partial, asio::cancellation_type::total);
+  asio::io_context context;
+  int_cell cell{context};
+  probe initialiser{context};
+  cell_request<> leaving{cell, initialiser.initialiser()}, staying{cell, initialiser.initialiser()};
+  drain(context);
+  leaving.cancel(asio::cancellation_type::none);
+  drain(context);
+  CHECK(leaving.waits());
+  leaving.cancel(type);
+  drain(context);
+  CHECK(leaving.aborted());
+  initialiser.gate.open();
+  drain(context);
+  CHECK(staying.has_value());
+}
+
 TEST_CASE("a cancelled caller is not completed inside the cancellation", "[cell][b3][b6]") {
   asio::io_context context;
   int_cell cell{context};

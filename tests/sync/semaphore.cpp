@@ -12,7 +12,12 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/strand.hpp>
+#include <boost/asio/system_executor.hpp>
 #include <boost/asio/use_future.hpp>
+#include <boost/asio/version.hpp>
+#if BOOST_ASIO_VERSION >= 102700
+#include <boost/asio/bind_immediate_executor.hpp>
+#endif
 
 #include <deque>
 #include <future>
@@ -445,12 +450,31 @@ TEST_CASE("coroutines with an executor type of their own have a semaphore of tha
     result = mine.owns_permit();
   };
   asio::co_spawn(context, waiting(semaphore, taken), asio::detached);
+  auto other = [](semaphore_type& which) -> asio::awaitable<bool> {
+    const auto mine = co_await which.async_acquire(asio::use_awaitable);
+    co_return mine.owns_permit();
+  };
+  auto task = test::spawn(context, other(semaphore));  // whose executor is any
   drain(context);
   CHECK_FALSE(taken);
+  CHECK_FALSE(task.done());
   held.reset();
   drain(context);
   CHECK(taken);
+  CHECK(task.value());
 }
+
+#if BOOST_ASIO_VERSION >= 102700
+TEST_CASE("an immediate executor lets a free permit arrive inside the call", "[semaphore][b3]") {
+  asio::io_context context;
+  async_semaphore semaphore{context, 1};
+  int calls = 0;
+  semaphore.async_acquire(
+      asio::bind_immediate_executor(asio::system_executor(), [&](error_code, permit taken) { calls += taken.owns_permit(); }));
+  CHECK(calls == 1);
+  CHECK(semaphore.available() == 1);
+}
+#endif
 
 TEST_CASE("the memory of a waiter for a permit is returned before its handler is destroyed uncalled", "[semaphore][b5]") {
   test::handler_memory memory;

@@ -320,6 +320,24 @@ TEST_CASE("a waiter resumes on the executor that its handler is bound to", "[loc
   CHECK(on_strand);
 }
 
+TEST_CASE("a lock tells the executor of handlers that have none, and they are called there", "[lock][b4]") {
+  asio::io_context context;
+  const auto strand = asio::make_strand(context);
+  async_shared_mutex mutex{asio::any_io_executor(strand)};
+  CHECK(mutex.get_executor() == asio::any_io_executor(strand));
+  CHECK(async_shared_mutex(context).get_executor() == asio::any_io_executor(context.get_executor()));
+  auto holder = mutex.try_lock();
+  int on_strand = 0;
+  auto count = [&](error_code, auto) { on_strand += strand.running_in_this_thread(); };
+  mutex.async_lock(count);
+  mutex.async_lock_shared(count);
+  holder.reset();
+  drain(context);
+  mutex.async_lock(count);
+  drain(context);
+  CHECK(on_strand == 3);
+}
+
 TEST_CASE("an uncontended token form completes on the executor that its handler is bound to", "[lock][b4]") {
   asio::io_context context, other;
   async_shared_mutex mutex{context};

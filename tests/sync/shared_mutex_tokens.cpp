@@ -210,9 +210,16 @@ TEST_CASE("coroutines with an executor type of their own have a lock of that typ
     result = guard.owns_lock();
   };
   asio::co_spawn(context, waiting(mutex, held), asio::detached);
+  auto other = [](mutex_type& which) -> asio::awaitable<bool> {
+    const auto guard = co_await which.async_lock_shared(asio::use_awaitable);
+    co_return guard.owns_lock();
+  };
+  auto task = test::spawn(context, other(mutex));  // whose executor is any
   drain(context);
   CHECK_FALSE(held);
+  CHECK_FALSE(task.done());
   holder.reset();
   drain(context);
   CHECK(held);
+  CHECK(task.value());
 }
