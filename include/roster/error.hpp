@@ -106,8 +106,9 @@ inline error_code make_error_code(errc value) noexcept {
   return {static_cast<int>(value), error_category()};
 }
 
-/// An `errc` with a message of its own. Everything roster throws is this or another `boost::system::system_error`, but for
-/// Asio's `bad_executor`: a handler would be called on a context that is gone.
+/// An `errc` with a message of its own. What roster itself throws is this or another `boost::system::system_error`, but for
+/// Asio's `bad_executor`: a handler would be called on a context that is gone. What others throw passes through as it is: an
+/// engine, a callable, the memory that runs out, `std::thread` with its `std::system_error`.
 ///
 /// One that a plugin (`dlopen`) throws can be caught in its host, also where the standard library tells types apart by address
 /// (libc++) if the host exports its symbols.

@@ -14,8 +14,8 @@ class sink {
   sink& operator=(const sink&) = delete;
   virtual ~sink() = default;
 
-  /// Hands a chunk on. Blocks the engine's thread while the stream is full. False when nobody wants more: the chunk is dropped,
-  /// and the engine should return.
+  /// Hands a chunk on. Where the stream is full it blocks the engine's thread, until half of what is buffered has been read.
+  /// False when nobody wants more: the chunk is dropped, and the engine should return.
   virtual bool push(Chunk chunk) = 0;
 
  protected:

@@ -52,7 +52,8 @@ class blocking_pool {
   /// How many calls are queued before the next ones wait for admission, unless told otherwise.
   static constexpr std::size_t default_queue_limit = 1024;
 
-  /// Starts `threads` threads, at least one. Throws what `std::thread` throws, with every thread joined that had started.
+  /// Starts `threads` threads. Throws `invalid_argument` for none, and what `std::thread` throws, with every thread joined that
+  /// had started.
   explicit blocking_pool(std::size_t threads, std::size_t queue_limit = default_queue_limit)
       : queue_(std::make_shared<detail::task_queue>(check(threads), queue_limit)),
         threads_(std::make_shared<detail::thread_group>()) {
@@ -74,9 +75,10 @@ class blocking_pool {
 
   /// Runs `function(arguments...)`, or `function(run_context&, arguments...)`, on a thread of the pool.
   ///
-  /// Callable and arguments are moved or copied in, and destroyed before the caller resumes: on the pool's thread if the call
-  /// started, on the cancelling thread if not. All of them, and the result, may be move-only; a reference is returned as
-  /// `std::reference_wrapper`. g++ 12 needs a callable with captures to be named first, and passed as lvalue.
+  /// Callable and arguments are moved or copied in, and destroyed before the caller resumes: on the pool's thread if the call's
+  /// turn came, else on the thread that cancels, stops or refuses it. All of them, and the result, may be move-only; a
+  /// reference is returned as `std::reference_wrapper`. g++ 12 needs a callable with captures to be named first, and passed as
+  /// lvalue.
   ///
   /// **Completion**: with the result, when the call has returned.
   /// **Executor**: resumes on the coroutine's own.
@@ -134,8 +136,8 @@ class blocking_pool {
         detail::bind_work(std::forward<F>(function)), std::forward<Token>(token));
   }
 
-  /// Refuses new calls, fails queued ones with `stopped`, and waits for running ones to finish. Never blocks; may be called
-  /// again.
+  /// Refuses new calls and fails queued ones with `stopped`, at once, awaited or not; then waits for running ones to finish.
+  /// Never blocks; may be called again.
   ///
   /// **Completion**: when nothing runs any more.
   /// **Cancellation**: terminal; ends the wait, not the stopping.
@@ -147,6 +149,11 @@ class blocking_pool {
   }
 
   /// `stop` for any completion token. Handler signature: `void(error_code)`.
+  ///
+  /// **Completion**: exactly once, never inside this call.
+  /// **Executor**: the handler's associated executor, the system executor by default.
+  /// **Cancellation**: terminal, partial and total; ends the wait, not the stopping.
+  /// **Errors**: `operation_aborted`.
   template <typename Token>
   [[nodiscard]] auto async_stop(Token&& token) {
     queue_->stop();

@@ -59,8 +59,9 @@ class [[nodiscard]] stream {
   /// **Executor**: resumes on the coroutine's own.
   /// **Cancellation**: terminal; ends this wait only. No chunk is lost, and `next` may be called again. Asio's `||` with a
   /// timer can drop one: where both end in the same turn of the loop, it keeps one result and destroys the other.
-  /// **Errors**: what the engine threw, once, after the chunks before it; `stopped` when the engine's thread was shut down;
-  /// `operation_aborted` when cancelled, and once after `cancel`.
+  /// **Errors**: what the engine threw, once, after the chunks before it; once what kept it from starting; `stopped` when the
+  /// engine's thread was shut down; `operation_aborted` when cancelled, once after `cancel`, and once when the stream's context
+  /// was destroyed before the engine was reached.
   [[nodiscard]] asio::awaitable<std::optional<Chunk>> next() { return next(source_); }
 
   /// `next` for any completion token. Handler signature: `void(std::exception_ptr, std::optional<Chunk>)`.

@@ -141,7 +141,8 @@ class worker_thread {
   }
 
   /// Runs `produce(State&, sink<Chunk>&, run_context&)` on the worker's thread and returns what it puts into its sink. The call
-  /// is on its way when this returns; whatever keeps it from starting is an error of the stream.
+  /// is on its way when this returns; whatever keeps it from starting is an error of the stream. Throws `invalid_argument` for
+  /// a capacity of 0.
   template <typename Chunk, typename Produce>
   stream<Chunk> start_stream(const call_options& options, Produce produce, std::size_t capacity = default_stream_capacity) {
     return detail::start_stream<Chunk>(core_->executor(), capacity, options.deadline(), std::move(produce), [&](auto work) {

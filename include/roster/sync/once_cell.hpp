@@ -29,7 +29,7 @@ ROSTER_BEGIN_NAMESPACE
 /// be had the program terminates, since there is nobody left to tell. When memory runs out just as Asio brings an operation
 /// that the initialiser awaits home to the strand, the exception leaves the context's `run`, and the flight never ends.
 ///
-/// **Thread safety**: all members may be called concurrently, from any thread.
+/// **Thread safety**: all members but the destructor may be called concurrently, from any thread.
 ///
 ///     roster::async_once_cell<config> cell{executor};
 ///     auto settings = co_await cell.get_or_init(read_config, path);
@@ -63,8 +63,9 @@ class async_once_cell {
   /// **Completion**: with the value; at once, without suspending, when it is there.
   /// **Executor**: resumes on the coroutine's own; the initialiser runs on a strand of the cell's.
   /// **Cancellation**: terminal; detaches this caller.
-  /// **Errors**: whatever the initialiser throws; `operation_aborted` when cancelled or when the cell, or its context, is
-  /// destroyed; `would_deadlock` when called by the initialiser.
+  /// **Errors**: whatever the initialiser throws; `operation_aborted` when cancelled, when the cell, or its context, is
+  /// destroyed, and when what the initialiser awaits on another context is destroyed, the initialiser with it; `would_deadlock`
+  /// when called by the initialiser.
   template <typename Initialise, typename... Args>
   [[nodiscard]] asio::awaitable<value_type> get_or_init(Initialise&& initialise, Args&&... arguments) {
     ROSTER_CHECK_CALLABLE(Initialise);

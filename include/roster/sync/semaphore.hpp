@@ -58,7 +58,7 @@ class [[nodiscard]] semaphore_permit {
 ///
 /// `Executor` is that of the coroutines that call `acquire`; the other members serve everybody.
 ///
-/// **Thread safety**: all members may be called concurrently, from any thread.
+/// **Thread safety**: all members but the destructor may be called concurrently, from any thread.
 template <typename Executor>
 class basic_async_semaphore {
  public:

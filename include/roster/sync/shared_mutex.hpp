@@ -121,7 +121,7 @@ class pending_lock final : public pending_waiter<lock_waiter, Handler, void(erro
 ///
 /// `Executor` is that of the coroutines that call `lock` and `lock_shared`; the other members serve everybody.
 ///
-/// **Thread safety**: all members may be called concurrently, from any thread.
+/// **Thread safety**: all members but the destructor may be called concurrently, from any thread.
 ///
 ///     roster::async_shared_mutex mutex{executor};
 ///     auto guard = co_await mutex.lock_shared();
