@@ -1,5 +1,6 @@
 #include <roster/capability/text_to_text.hpp>
 #include <roster/registry/catalog.hpp>
+#include <roster/serving/pinned.hpp>
 
 #include "tests/support/catch.hpp"
 #include "tests/support/models.hpp"
@@ -100,6 +101,8 @@ TEST_CASE("A registry is found by the name of its capability") {
   const void* visited = nullptr;
   models.visit("image_embedding", [&](auto& found) { visited = &found; });
   CHECK(visited == &models.of<image_embedding>());
+  const auto executor_of = [](auto& found) -> const asio::any_io_executor& { return found.get_executor(); };
+  CHECK(&models.visit("text_to_image", executor_of) == &models.of<text_to_image>().get_executor());
   CHECK(failure_of([&] { (void)models.visit("text_embedding", has_key); }) == errc::not_found);
 }
 
@@ -135,6 +138,18 @@ TEST_CASE("Built-in models show wherever nothing else is registered, and again o
   REQUIRE(rows.size() == 1);
   CHECK(rows[0].builtin);
   CHECK(rows[0].state == load_state::ready);
+}
+
+TEST_CASE("A built-in model may be given by its placement, which says what it is and makes it", "[b34]") {
+  asio::io_context loop;
+  test::engine_probe probe;
+  roster::builtin_models<image_embedding> builtin;
+  builtin.emplace_back("key", roster::pinned(test::maker<test::encoder>(probe)).info(model_info("maker", "builtin")));
+  registry models(loop, builtin);
+  CHECK(finish(loop, models.list()).at(0).info.name == "builtin");
+  CHECK(probe.attempts() == 0);
+  CHECK(ask(loop, finish(loop, models.get("key"))) == 1);
+  CHECK(finish(loop, models.list()).at(0).info.dimension == 1);
 }
 
 TEST_CASE("Built-in models can be neither removed nor replaced", "[b34]") {

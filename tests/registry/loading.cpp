@@ -8,6 +8,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/require.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <boost/asio/strand.hpp>
 
 #include <functional>
 #include <memory>
@@ -235,6 +236,32 @@ TEST_CASE("Whatever leaves a loader becomes a load error", "[b37]") {
     co_return nullptr;
   });
   CHECK_THAT(cause_of<boost::system::system_error>(refused, "key"), Catch::Contains("refused"));
+}
+
+TEST_CASE("A loader may be any callable, and knows its key, what was said of the model, and its registry's executor") {
+  struct move_only_loader {
+    explicit move_only_loader(float n) : number(std::make_unique<float>(n)) {}
+    loading operator()(load_context& context) {
+      CHECK(context.key() == "moved");
+      CHECK(context.info().provider == "somebody");
+      CHECK(context.get_executor() == home);
+      co_return make_model(*number);
+    }
+    std::unique_ptr<float> number;
+    asio::any_io_executor home;
+  };
+  struct by_name {
+    static loading load(load_context& context) { co_return make_model(static_cast<float>(context.key().size())); }
+  };
+  asio::io_context loop;
+  const asio::any_io_executor home = asio::make_strand(loop);
+  registry models(home);
+  move_only_loader moved(3);
+  moved.home = home;
+  finish(loop, models.add("moved", model_info("somebody", "x"), roster::model_loader<image_embedding>(std::move(moved))));
+  finish(loop, models.add("function", model_info(), &by_name::load));
+  CHECK(ask(loop, finish(loop, models.get("moved"))) == 3);
+  CHECK(ask(loop, finish(loop, models.get("function"))) == 8);
 }
 
 TEST_CASE("A load runs once, however many callers wait, and on the registry's executor", "[b38]") {

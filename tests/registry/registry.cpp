@@ -1,10 +1,14 @@
 #include <roster/registry/registry.hpp>
+#include <roster/serving/pooled.hpp>
 
 #include "tests/support/catch.hpp"
 #include "tests/support/models.hpp"
 
+#include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/bind_executor.hpp>
+#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/deferred.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_future.hpp>
@@ -229,10 +233,34 @@ TEST_CASE("Keys are arbitrary bytes, of any length but none", "[b35]") {
   CHECK(finish(loop, models.list()).empty());
 }
 
+TEST_CASE("However a model is registered or replaced, a key that is taken, unknown or empty is refused", "[b28][b35]") {
+  asio::io_context loop;
+  roster::blocking_pool pool(1);
+  test::engine_probe probe;
+  registry models(loop);
+  const auto placed = roster::pooled(pool, test::maker<test::encoder>(probe));
+  finish(loop, models.add("taken", make_model(1)));
+  const auto check = [&](auto change, const char* key, errc expected) {
+    CHECK(failure_of([&] { finish(loop, change("")); }) == errc::invalid_argument);
+    CHECK(failure_of([&] { finish(loop, change(key)); }) == expected);
+  };
+  check([&](const char* key) { return models.add(key, make_model(2)); }, "taken", errc::already_exists);
+  check([&](const char* key) { return models.add(key, make_model(2), loop.get_executor()); }, "taken", errc::already_exists);
+  check([&](const char* key) { return models.add(key, model_info(), loader_of(2)); }, "taken", errc::already_exists);
+  check([&](const char* key) { return models.add(key, placed); }, "taken", errc::already_exists);
+  check([&](const char* key) { return models.replace(key, make_model(2)); }, "unknown", errc::not_found);
+  check([&](const char* key) { return models.replace(key, model_info(), loader_of(2)); }, "unknown", errc::not_found);
+  check([&](const char* key) { return models.replace(key, placed); }, "unknown", errc::not_found);
+  CHECK(finish(loop, models.list()).size() == 1);
+  CHECK(ask(loop, finish(loop, models.get("taken"))) == 1);
+  CHECK(probe.attempts() == 0);
+}
+
 TEST_CASE("A null model is refused") {
   asio::io_context loop;
   registry models(loop);
   CHECK(failure_of([&] { finish(loop, models.add("key", nullptr)); }) == errc::invalid_argument);
+  CHECK(failure_of([&] { finish(loop, models.add("key", nullptr, loop.get_executor())); }) == errc::invalid_argument);
   finish(loop, models.add("key", make_model(1)));
   CHECK(failure_of([&] { finish(loop, models.replace("key", nullptr)); }) == errc::invalid_argument);
   CHECK(ask(loop, finish(loop, models.get("key"))) == 1);
@@ -339,4 +367,86 @@ TEST_CASE("A lookup takes any completion token and completes on the handler's ex
       found->async_call(std::vector<roster::image>(2), roster::embed_options(), asio::bind_executor(loop, asio::use_future));
   test::drain(loop);
   CHECK(call.get().rows() == 2);
+}
+
+TEST_CASE("A lookup started on the executor that its handler is for does not complete inside that call either") {
+  asio::io_context loop;
+  registry models(loop);
+  finish(loop, models.add("key", make_model(1)));
+  bool starting = false, ended = false;
+  const auto handler = [&](std::exception_ptr, lease) {
+    CHECK_FALSE(starting);
+    ended = true;
+  };
+  const auto start = [&] {
+    starting = true;
+    models.async_get("key", handler);
+    starting = false;
+  };
+  asio::post(loop, start);
+  test::drain(loop);
+  CHECK(ended);
+}
+
+TEST_CASE("A lookup whose handler has no executor completes on the registry's") {
+  asio::io_context loop;
+  const auto home = asio::make_strand(loop);
+  registry models{asio::any_io_executor(home)};
+  finish(loop, models.add("ready", make_model(1)));
+  finish(loop, models.add("lazy", model_info(), loader_of(2)));
+  int at_home = 0;
+  for (const auto* key : {"ready", "lazy", "unknown"})
+    models.async_get(key, [&](std::exception_ptr, lease) { at_home += home.running_in_this_thread(); });
+  test::drain(loop);
+  CHECK(at_home == 3);
+}
+
+TEST_CASE("A lookup with a handler is cancelled terminally, or not at all") {
+  asio::io_context loop;
+  registry models(loop);
+  test::gate gate(loop);
+  const auto slow = [&](roster::load_context&) -> asio::awaitable<model_ptr> {
+    co_await gate.wait();
+    co_return make_model(1);
+  };
+  finish(loop, models.add("key", model_info(), slow));
+  asio::cancellation_signal signal;
+  int calls = 0;
+  std::exception_ptr outcome;
+  const auto handler = [&](std::exception_ptr failure, lease) {
+    ++calls;
+    outcome = failure;
+  };
+  models.async_get("key", asio::bind_cancellation_slot(signal.slot(), asio::bind_executor(loop, handler)));
+  test::drain(loop);
+  signal.emit(asio::cancellation_type::partial | asio::cancellation_type::total);
+  test::drain(loop);
+  CHECK(calls == 0);
+  CHECK(gate.waiting() == 1);
+  signal.emit(asio::cancellation_type::terminal);
+  test::drain(loop);
+  CHECK(calls == 1);
+  CHECK(test::code_of(outcome) == asio::error::operation_aborted);
+  CHECK(gate.waiting() == 0);
+}
+
+TEST_CASE("A lease keeps its model, and so does each copy of it") {
+  asio::io_context loop;
+  auto grave = std::make_shared<test::witness::log>();
+  lease first;
+  CHECK_FALSE(first);
+  {
+    registry models(loop);
+    finish(loop, models.add("key", std::make_shared<test::ready_model>(1.F, grave)));
+    first = finish(loop, models.get("key"));
+  }
+  auto second = first;
+  CHECK(second == first);
+  first = {};
+  CHECK_FALSE(first == second);
+  CHECK(grave->empty());
+  CHECK(ask(loop, second) == 1);
+  CHECK(&*second == second.operator->());
+  second = {};
+  CHECK(grave->size() == 1);
 }
