@@ -85,6 +85,40 @@ class echo final : public conversation {
   asio::awaitable<std::string> reply(std::string line) override { co_return line + '!'; }
 };
 
+// A placement of one's own, which puts engines nowhere in particular.
+
+template <typename Engine>
+class on_the_loop {
+ public:
+  explicit on_the_loop(roster::model_info known) : info_(std::move(known)) {}
+  const roster::model_info& info() const { return info_; }
+
+  template <typename Capability>
+  roster::model_loader<Capability> loader() const {
+    return [info = info_](roster::load_context& context) -> asio::awaitable<std::shared_ptr<typename Capability::model>> {
+      co_return std::make_shared<model<Capability>>(info, context.key());
+    };
+  }
+
+ private:
+  template <typename Capability>
+  struct model final : Capability::model {
+    model(roster::model_info known, const std::string& key) : Capability::model(std::move(known)), loaded_as(key) {}
+    asio::awaitable<typename Capability::outputs> run(std::vector<typename Capability::input> inputs,
+                                                      typename Capability::options how) override {
+      typename Capability::outputs outputs;
+      roster::run_context context;
+      engine.run(inputs, how, outputs, context);
+      outputs.push_back(loaded_as);
+      co_return outputs;
+    }
+    Engine engine;
+    std::string loaded_as;
+  };
+
+  roster::model_info info_;
+};
+
 // Until here.
 
 static_assert(roster::unary_capability<classification> && roster::streaming_capability<countdown>);
@@ -104,6 +138,26 @@ TEST_CASE("A unary capability of one's own works on both placements") {
     CHECK(finish(loop, model->classify(roster::image(2, 1))) == "landscape");
     CHECK(finish(loop, model->classify(roster::image(1, 2))) == "portrait");
   }
+}
+
+TEST_CASE("A placement of one's own works wherever the library's do") {
+  asio::io_context loop;
+  const on_the_loop<classifier> placed(roster::model_info("maker", "classifier"));
+  roster::builtin_models<classification> builtin;
+  builtin.emplace_back("builtin", placed);
+  roster::registry<classification> models(loop, builtin);
+  finish(loop, models.add("key", placed));
+  CHECK(finish(loop, models.list()).at(0).info.name == "classifier");
+  CHECK(finish(loop, models.list()).at(1).info.name == "classifier");
+  CHECK(models.try_get("key").error() == roster::errc::not_loaded);
+  for (const std::string key : {"key", "builtin"}) {
+    const auto model = finish(loop, models.get(key));
+    const std::vector<roster::image> scans{roster::image(2, 1)};
+    CHECK(finish(loop, model->call(scans, {})) == std::vector<std::string>{"landscape", key});
+  }
+  const auto old = finish(loop, models.get("key"));
+  finish(loop, models.replace("key", placed));
+  CHECK_FALSE(models.try_get("key").value() == old);
 }
 
 TEST_CASE("A streaming capability of one's own works on both placements") {

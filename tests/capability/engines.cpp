@@ -9,9 +9,19 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/models.hpp"
 
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/strand.hpp>
+
+#include <exception>
+#include <future>
 #include <memory>
 #include <span>
 #include <string>
+#include <thread>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -19,6 +29,8 @@ namespace asio = boost::asio;
 using roster::engine_for;
 using roster::run_context;
 using test::finish;
+using test::run_until;
+using test::spawn;
 
 namespace {
 
@@ -34,6 +46,35 @@ struct counter {
       out[i][1] = static_cast<float>(options.instruction().size());
     }
   }
+};
+
+/// Notes where it is asked what it knows.
+class talkative {
+ public:
+  explicit talkative(std::vector<std::thread::id>& asked) : asked_(&asked) {}
+  std::size_t dimension() const {
+    asked_->push_back(std::this_thread::get_id());
+    return 3;
+  }
+  void describe(roster::model_info& info) const {
+    asked_->push_back(std::this_thread::get_id());
+    info.context_length = info.dimension + 1;
+  }
+
+ private:
+  std::vector<std::thread::id>* asked_;
+};
+
+struct talker : talkative {
+  using capability = roster::image_embedding;
+  using talkative::talkative;
+  void run(std::span<const roster::image>, const roster::embed_options&, roster::embeddings&, run_context&) {}
+};
+
+struct talking_painter : talkative {
+  using capability = roster::text_to_image;
+  using talkative::talkative;
+  void run(const roster::image_request&, roster::sink<roster::image_event>&, run_context&) {}
 };
 
 /// Says what it was told, word by word.
@@ -90,6 +131,39 @@ TEST_CASE("Text embedding: texts and an instruction in, vectors out, on either p
   const auto rows = finish(loop, models.list());
   CHECK(rows[1].info.name == "counter");
   CHECK(rows[1].info.dimension == 2);
+}
+
+TEMPLATE_TEST_CASE("An engine tells what it knows where it runs, when a load has made it", "", talker, talking_painter) {
+  using capability = typename TestType::capability;
+  std::vector<std::thread::id> asked;
+  std::thread::id made_on;
+  asio::io_context loop;
+  roster::blocking_pool pool(1);
+  roster::registry<capability> models(loop);
+  const auto make = [&] {
+    made_on = std::this_thread::get_id();
+    return TestType(asked);
+  };
+  roster::model_info known("maker", "name");
+  known.licence = "MIT";
+  const bool on_a_pool = GENERATE(true, false);
+  if (on_a_pool)
+    finish(loop, models.add("key", roster::pooled(pool, make).info(known)));
+  else
+    finish(loop, models.add("key", roster::pinned(make).info(known)));
+  CHECK(finish(loop, models.list()).at(0).info.licence == "MIT");
+  CHECK(asked.empty());
+
+  const auto model = finish(loop, models.get("key"));
+  CHECK(asked == std::vector(2, made_on));
+  CHECK(made_on != std::this_thread::get_id());
+  const auto listed = finish(loop, models.list()).at(0).info;
+  for (const auto* info : {&model->info(), &listed}) {
+    CHECK(info->name == "name");
+    CHECK(info->licence == "MIT");
+    CHECK(info->dimension == 3);
+    CHECK(info->context_length == 4);  // `describe` sees the dimension
+  }
 }
 
 TEST_CASE("Text to text: pieces, then why it ended and what it cost") {
@@ -153,4 +227,105 @@ TEST_CASE("A call keeps a model that an application made itself") {
   CHECK(grave->empty());
   CHECK(finish(loop, std::move(call)) == roster::embedding{3});
   CHECK(grave->size() == 1);
+}
+
+TEST_CASE("A call started on the executor that its handler is for does not complete inside that call") {
+  asio::io_context loop;
+  const auto model = test::make_model(3);
+  bool starting = false;
+  std::vector<std::size_t> rows;
+  const auto handler = [&](std::exception_ptr, const roster::embeddings& outputs) {
+    CHECK_FALSE(starting);
+    rows.push_back(outputs.rows());
+  };
+  const auto start = [&] {
+    starting = true;
+    for (const std::size_t count : {0U, 2U})
+      model->async_call(std::vector<roster::image>(count), roster::embed_options(), asio::bind_executor(loop, handler));
+    starting = false;
+  };
+  asio::post(loop, start);
+  test::drain(loop);
+  CHECK(rows == std::vector<std::size_t>{0, 2});
+}
+
+TEST_CASE("A call whose handler has no executor needs no loop: it completes on the system's threads") {
+  const auto model = test::make_model(3);
+  std::promise<std::thread::id> told;
+  const auto handler = [&](std::exception_ptr, const roster::embeddings&) { told.set_value(std::this_thread::get_id()); };
+  model->async_call(std::vector<roster::image>(1), roster::embed_options(), handler);
+  CHECK(told.get_future().get() != std::this_thread::get_id());
+}
+
+TEST_CASE("A call with a handler is cancelled terminally, or not at all") {
+  asio::io_context loop;
+  struct patient final : roster::image_embedding::model {
+    explicit patient(asio::io_context& where) : gate(where) {}
+    asio::awaitable<roster::embeddings> run(std::vector<roster::image>, roster::embed_options) override {
+      co_await gate.wait();
+      co_return roster::embeddings(1, 1);
+    }
+    test::gate gate;
+  };
+  patient model(loop);
+  asio::cancellation_signal signal;
+  int calls = 0;
+  std::exception_ptr outcome;
+  const auto handler = [&](std::exception_ptr failure, const roster::embeddings&) {
+    ++calls;
+    outcome = failure;
+  };
+  model.async_call(std::vector<roster::image>(1), roster::embed_options(),
+                   asio::bind_cancellation_slot(signal.slot(), asio::bind_executor(loop, handler)));
+  test::drain(loop);
+  REQUIRE(model.gate.waiting() == 1);
+  signal.emit(asio::cancellation_type::partial | asio::cancellation_type::total);
+  test::drain(loop);
+  CHECK(calls == 0);
+  signal.emit(asio::cancellation_type::terminal);
+  test::drain(loop);
+  CHECK(calls == 1);
+  CHECK(test::code_of(outcome) == asio::error::operation_aborted);
+}
+
+TEST_CASE("A call resumes its caller where that runs, wherever its model does") {
+  test::loop_thread home;
+  asio::io_context loop;
+  const auto strand = asio::make_strand(loop);
+  roster::blocking_pool pool(1);
+  test::engine_probe probe;
+  roster::registry<roster::image_embedding> encoders(home.context());
+  roster::registry<roster::text_to_image> painters(home.context());
+  const bool on_a_pool = GENERATE(true, false);
+  if (on_a_pool) {
+    finish(loop, encoders.add("key", roster::pooled(pool, test::maker<test::encoder>(probe))));
+    finish(loop, painters.add("key", roster::pooled(pool, test::maker<test::painter>(probe))));
+  } else {
+    finish(loop, encoders.add("key", roster::pinned(test::maker<test::encoder>(probe))));
+    finish(loop, painters.add("key", roster::pinned(test::maker<test::painter>(probe))));
+  }
+  int at_home = 0;
+  const auto use = [&]() -> asio::awaitable<void> {
+    const auto here = [&] { at_home += strand.running_in_this_thread(); };
+    const auto encoder = co_await encoders.get("key");
+    here();
+    const auto painter = co_await painters.get("key");
+    here();
+    (void)co_await encoder->embed(roster::image(1, 1));
+    here();
+    auto refused = painter->generate(roster::image_request("x").on("nowhere"));
+    try {
+      (void)co_await refused.next();
+    } catch (const roster::error&) {
+      here();
+    }
+    auto drawing = painter->generate(roster::image_request("x").steps(1));
+    while (co_await drawing.next())
+      here();
+    here();
+  };
+  auto used = spawn(strand, use());
+  run_until(loop, [&] { return used.done(); });
+  CHECK(used.succeeded());
+  CHECK(at_home == 7);
 }

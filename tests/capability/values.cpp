@@ -9,6 +9,7 @@
 #include "tests/support/asio.hpp"
 #include "tests/support/catch.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <exception>
@@ -27,6 +28,20 @@ using roster::image;
 using roster::image_request;
 using roster::text_request;
 
+namespace {
+
+template <typename Action>
+roster::error_code failure_of(Action action) {
+  try {
+    action();
+  } catch (const roster::error& e) {
+    return e.code();
+  }
+  return {};
+}
+
+}  // namespace
+
 TEST_CASE("An image is rows of red, green and blue, without padding") {
   image picture(3, 2);
   CHECK(picture.width() == 3);
@@ -39,6 +54,7 @@ TEST_CASE("An image is rows of red, green and blue, without padding") {
   CHECK(picture.pixels()[17] == 100);
   const auto& constant = picture;
   CHECK(constant.at(2, 1)[0] == 200);
+  CHECK(std::ranges::count(image(3, 2).pixels(), 0) == 18);  // black
 
   auto copy = picture;
   CHECK(copy == picture);
@@ -52,11 +68,11 @@ TEST_CASE("An image is rows of red, green and blue, without padding") {
 TEST_CASE("An image refuses a number of bytes that is not its own") {
   CHECK_NOTHROW(image(2, 1, std::vector<std::uint8_t>(6)));
   CHECK_THROWS_WITH(image(2, 1, std::vector<std::uint8_t>(5)), Catch::Contains("5 bytes for 2 x 1 x 3"));
-  CHECK_THROWS_AS(image(2, 1, std::vector<std::uint8_t>(7)), roster::error);
-  CHECK_THROWS_AS(image(std::size_t{1} << 31, std::size_t{1} << 31), roster::error);
+  CHECK(failure_of([] { image(2, 1, std::vector<std::uint8_t>(7)); }) == errc::invalid_argument);
+  CHECK(failure_of([] { image(std::size_t{1} << 31, std::size_t{1} << 31); }) == errc::invalid_argument);
   // 2^63 * 2 * 3 is 0 in 64 bits.
-  CHECK_THROWS(image(std::size_t{1} << 63, 2, std::vector<std::uint8_t>()));
-  CHECK_THROWS(image(std::size_t{1} << 63, 2));
+  CHECK(failure_of([] { image(std::size_t{1} << 63, 2, std::vector<std::uint8_t>()); }) == errc::invalid_argument);
+  CHECK(failure_of([] { image(std::size_t{1} << 63, 2); }) == errc::invalid_argument);
 }
 
 TEST_CASE("Embeddings are rows of one length, contiguous") {
@@ -66,32 +82,25 @@ TEST_CASE("Embeddings are rows of one length, contiguous") {
   CHECK(vectors.values()[3] == 5);
   CHECK(vectors[1].size() == 3);
   CHECK(vectors[0].data() + 3 == vectors[1].data());
+  vectors[0][1] = 6;
   vectors.resize(1, 2);
   CHECK(vectors.rows() == 1);
   CHECK(vectors.dimension() == 2);
-  CHECK(vectors[0][0] == 0);
+  CHECK(std::ranges::count(vectors.values(), 0.F) == 2);  // what was there is lost
   CHECK(embeddings().rows() == 0);
   CHECK(embeddings(3, 0)[2].empty());
 }
 
 TEST_CASE("Embeddings refuse a size that no memory could hold, and keep what they have") {
   constexpr auto half = std::size_t{1} << 32;
-  constexpr auto code_of = [](auto action) {
-    try {
-      action();
-    } catch (const roster::error& e) {
-      return e.code();
-    }
-    return roster::error_code();
-  };
   // In 64 bits the first product is 0, and the last one a number of bytes that is too large, though the number of floats is
   // not.
   for (const auto& [rows, dimension] :
        {std::pair(half, half), std::pair(half << 31, std::size_t{2}), std::pair(half, half >> 3)}) {
-    CHECK(code_of([&, r = rows, d = dimension] { embeddings(r, d); }) == errc::invalid_argument);
+    CHECK(failure_of([&, r = rows, d = dimension] { embeddings(r, d); }) == errc::invalid_argument);
     embeddings vectors(2, 3);
     vectors[1][2] = 5;
-    CHECK(code_of([&, r = rows, d = dimension] { vectors.resize(r, d); }) == errc::invalid_argument);
+    CHECK(failure_of([&, r = rows, d = dimension] { vectors.resize(r, d); }) == errc::invalid_argument);
     CHECK(vectors.rows() == 2);
     CHECK(vectors.dimension() == 3);
     CHECK(vectors[1][2] == 5);
@@ -107,6 +116,10 @@ TEST_CASE("Requests chain, and leave open what nobody asked for") {
   CHECK_FALSE(plain.steps());
   CHECK_FALSE(plain.seed());
   CHECK_FALSE(plain.width());
+  CHECK_FALSE(plain.height());
+  CHECK_FALSE(plain.guidance());
+  CHECK(plain.negative_prompt().empty());
+  CHECK(plain.preview_every() == 0);
   CHECK_FALSE(plain.deadline());
   CHECK_FALSE(plain.on());
 
@@ -137,6 +150,12 @@ TEST_CASE("Requests chain, and leave open what nobody asked for") {
   CHECK(prompt.max_tokens() == 5U);
   CHECK(prompt.stop() == std::vector<std::string>{"\n"});
   CHECK(text_request(std::vector<roster::message>()).messages().empty());
+  const text_request conversation({{roster::role::system, "be brief"}, {roster::role::user, "hello"}});
+  REQUIRE(conversation.messages().size() == 2);
+  CHECK(conversation.messages()[0].from == roster::role::system);
+  CHECK(conversation.messages()[1].content == "hello");
+  CHECK_FALSE(conversation.max_tokens());
+  CHECK(conversation.stop().empty());
 
   CHECK(roster::text_embed_options().instruction("search_query").deadline(when).instruction() == "search_query");
 }
@@ -150,6 +169,32 @@ TEST_CASE("A text request keeps how the answer is to be drawn") {
   CHECK(request.temperature() == 0.5F);
   CHECK(request.top_p() == 0.25F);
   CHECK(request.seed() == 7);
+}
+
+TEST_CASE("What a stream tells holds what it was made from") {
+  const roster::image_step step(2, 8);
+  CHECK(step.step == 2);
+  CHECK(step.total == 8);
+  CHECK_FALSE(step.preview);
+  const roster::text_end end(roster::finish_reason::stop_string, 3, 5);
+  CHECK(end.reason == roster::finish_reason::stop_string);
+  CHECK(end.prompt_tokens == 3);
+  CHECK(end.completion_tokens == 5);
+}
+
+TEST_CASE("What is not said of a model, or asked of a call, is unknown") {
+  const roster::model_info known("maker", "name");
+  CHECK(known.provider == "maker");
+  CHECK(known.name == "name");
+  for (const auto& info : {roster::model_info(), known}) {
+    CHECK(info.licence.empty());
+    CHECK(info.dimension + info.context_length + info.max_image_width + info.max_image_height + info.memory_bytes == 0);
+  }
+  CHECK_FALSE(roster::embed_options().deadline());
+  CHECK_FALSE(roster::embed_options().on());
+  CHECK_FALSE(roster::text_embed_options().deadline());
+  CHECK_FALSE(roster::text_embed_options().on());
+  CHECK(roster::text_embed_options().instruction().empty());
 }
 
 TEST_CASE("What is constant shows the same bytes and floats") {
