@@ -4,6 +4,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/models.hpp"
 
+#include <algorithm>
 #include <memory>
 #include <stdexcept>
 #include <system_error>
@@ -138,6 +139,15 @@ TEST_CASE_METHOD(fixture, "A default device is fixed at the load, and a call for
   CHECK(finish(loop, model->embed(image(1, 1), embed_options().on("cuda:0"))).size() == 1);
 }
 
+TEST_CASE_METHOD(fixture, "A device may be given with a factory that does not care, too", "[b18]") {
+  finish(loop, models.add("key", roster::pinned(maker<encoder>(probe), "cuda:0")));
+  const auto model = finish(loop, models.get("key"));
+  CHECK(probe.made() == 1);
+  CHECK(failure_of(loop, model->embed(image(1, 1), embed_options().on("cpu"))) == errc::device_mismatch);
+  CHECK(finish(loop, model->embed(image(1, 1), embed_options().on("cuda:0"))).size() == 1);
+  CHECK(ask(loop, model) == 1);
+}
+
 TEST_CASE_METHOD(fixture, "A first call that fails to start gives every waiting caller the cause, and the next one tries again",
                  "[b19]") {
   checkpoint making;
@@ -266,6 +276,51 @@ TEST_CASE_METHOD(fixture, "Cancelled calls, running or queued, end at once, and 
   test::run_until(loop, [&] { return next.done(); });
   CHECK(next.succeeded());
   CHECK(probe.runs() == 2);
+}
+
+TEST_CASE_METHOD(fixture, "Cancelling a running call asks its pinned engine to stop", "[b13]") {
+  checkpoint running, stopped;
+  probe.on_embed = [&](auto, auto&, auto& context) {
+    running.arrive();
+    while (!context.stop_requested())
+      std::this_thread::yield();
+    stopped.arrive();
+  };
+  auto model = load();
+  auto cancelled = call(model);
+  running.await();
+  cancelled.cancel();
+  test::drain(loop);
+  CHECK(cancelled.aborted());
+  stopped.await();
+}
+
+TEST_CASE_METHOD(fixture, "A call for a pinned engine whose deadline passed while it waited is never started", "[b43]") {
+  deafen();
+  auto model = load();
+  auto running = call(model);
+  busy.await();
+  auto expired = call(model, embed_options().deadline(embed_options::time_point::clock::now()));
+  busy.open();
+  test::run_until(loop, [&] { return running.done() && expired.done(); });
+  CHECK(running.succeeded());
+  CHECK(expired.code() == errc::deadline_exceeded);
+  CHECK(probe.runs() == 1);
+}
+
+TEST_CASE_METHOD(fixture, "1024 calls wait for a pinned engine, unless told otherwise", "[b12]") {
+  deafen();
+  finish(loop, models.add("key", roster::pinned(maker<encoder>(probe))));
+  const auto model = finish(loop, models.get("key"));
+  std::vector<test::task<roster::embedding>> calls;
+  for (int i = 0; i < 1 + 1024 + 1; ++i)
+    calls.push_back(spawn(loop, model->embed(image(1, 1))));
+  test::drain(loop);
+  CHECK(std::ranges::count_if(calls, [](auto& each) { return each.done(); }) == 1);
+  CHECK(calls.back().code() == errc::queue_full);
+  busy.open();
+  calls.pop_back();
+  test::run_until(loop, [&] { return std::ranges::all_of(calls, [](auto& each) { return each.done(); }); });
 }
 
 TEST_CASE_METHOD(fixture,

@@ -4,6 +4,7 @@
 #include "tests/support/catch.hpp"
 #include "tests/support/models.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -139,6 +140,59 @@ TEST_CASE("One engine on many threads runs one call at a time", "[b12]") {
   test::run_until(f.loop, [&] { return std::ranges::all_of(calls, [](auto& each) { return each.done(); }); });
   CHECK(f.probe.runs() == 50);
   CHECK_FALSE(f.probe.overlapped());
+}
+
+TEST_CASE_METHOD(fixture, "Calls for an engine run in the order they were made", "[b12]") {
+  std::vector<std::size_t> order;
+  probe.on_embed = [&](auto inputs, auto& outputs, auto&) {
+    busy.pass();
+    order.push_back(inputs[0].width());
+    outputs.resize(inputs.size(), 1);
+  };
+  auto model = load(1);
+  std::vector<test::task<roster::embedding>> calls;
+  std::vector<std::size_t> expected;
+  for (std::size_t i = 1; i <= 20; ++i) {
+    calls.push_back(spawn(loop, model->embed(image(i, 1))));
+    test::drain(loop);
+    expected.push_back(i);
+  }
+  busy.open();
+  test::run_until(loop, [&] { return std::ranges::all_of(calls, [](auto& each) { return each.done(); }); });
+  CHECK(order == expected);
+}
+
+TEST_CASE_METHOD(fixture, "1024 calls wait for a pooled engine, unless told otherwise", "[b12]") {
+  deafen();
+  finish(loop, models.add("key", roster::pooled(pool, maker<encoder>(probe))));
+  const auto model = finish(loop, models.get("key"));
+  std::vector<test::task<roster::embedding>> calls;
+  for (int i = 0; i < 1 + 1024 + 1; ++i)
+    calls.push_back(spawn(loop, model->embed(image(1, 1))));
+  test::drain(loop);
+  CHECK(std::ranges::count_if(calls, [](auto& each) { return each.done(); }) == 1);
+  CHECK(calls.back().code() == errc::queue_full);
+  busy.open();
+  calls.pop_back();
+  test::run_until(loop, [&] { return std::ranges::all_of(calls, [](auto& each) { return each.done(); }); });
+}
+
+TEST_CASE("A load has a thread of the pool like a call: on a pool of one thread other models wait for it") {
+  fixture f(1);
+  const auto model = f.load(1);
+  checkpoint making;
+  f.probe.on_make = [&] { making.pass(); };
+  finish(f.loop, f.models.add("slow", roster::pooled(f.pool, maker<encoder>(f.probe))));
+  auto load = spawn(f.loop, f.models.get("slow"));
+  test::drain(f.loop);
+  making.await();
+  auto call = f.call(model);
+  CHECK(f.pool.queued() == 1);
+  CHECK(f.probe.runs() == 0);
+  making.open();
+  test::run_until(f.loop, [&] { return load.done() && call.done(); });
+  CHECK(load.succeeded());
+  CHECK(call.succeeded());
 }
 
 TEST_CASE_METHOD(fixture, "A batch goes in and comes out in order, and an empty one is no special case") {
