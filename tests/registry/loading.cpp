@@ -289,6 +289,26 @@ TEST_CASE("A load runs once, however many callers wait, and on the registry's ex
   CHECK(loader.calls == 1);
 }
 
+TEST_CASE("A load keeps its registry's context running until it has ended, whoever awaits it") {
+  asio::io_context loop, callers_loop, elsewhere;
+  registry models(loop);
+  scripted_loader loader(elsewhere);
+  finish(callers_loop, models.add("key", model_info(), loader.function()));
+  test::drain(loop);
+  CHECK(loop.stopped());
+  auto call = spawn(callers_loop, models.get("key"));
+  test::drain(callers_loop);
+  test::drain(loop);
+  REQUIRE(loader.running == 1);
+  CHECK_FALSE(loop.stopped());
+  loader.gate.open();
+  test::drain(elsewhere);
+  test::drain(loop);
+  CHECK(loop.stopped());
+  test::drain(callers_loop);
+  CHECK(call.succeeded());
+}
+
 TEST_CASE("One getter's cancellation leaves the load to the others", "[b38]") {
   asio::io_context loop;
   registry models(loop);

@@ -128,13 +128,13 @@ class unary_model : public basic_model, public std::enable_shared_from_this<unar
   using basic_model::basic_model;
 
   /// A result for each input; without inputs, empty outputs, which no engine is asked for. The call owns its inputs, and keeps
-  /// the model alive.
+  /// a model alive that is held by `shared_ptr`.
   ///
   /// **Completion**: when all results are there.
   /// **Executor**: resumes on the coroutine's own.
   /// **Cancellation**: terminal; the caller resumes at once, and an engine that runs is asked to stop.
-  /// **Errors**: whatever the engine throws; `queue_full` at once when too many calls wait; `deadline_exceeded`,
-  /// `device_mismatch`, `stopped`, `operation_aborted`.
+  /// **Errors**: whatever the engine throws; `bad_output` when it returns another number of results than it was given inputs;
+  /// `queue_full` at once when too many calls wait; `deadline_exceeded`, `device_mismatch`, `stopped`, `operation_aborted`.
   [[nodiscard]] asio::awaitable<typename C::outputs> call(std::vector<typename C::input> inputs, typename C::options options) {
     if constexpr (std::default_initializable<typename C::outputs>)
       if (inputs.empty()) return nothing();

@@ -9,7 +9,7 @@ ROSTER_BEGIN_NAMESPACE
 
 /// How far a registered model is.
 enum class load_state {
-  unloaded,  ///< nobody has asked for it yet
+  unloaded,  ///< nobody has asked for it yet, or all who did have left
   loading,   ///< its loader runs
   ready,     ///< it can be used
   failed     ///< the last load failed; the next lookup tries again

@@ -66,8 +66,11 @@ struct registry_state {
 /// Destroying the registry leaves leases, and lookups under way, unharmed.
 ///
 /// Loads run in an `async_once_cell`, and what that says of memory holds here as well. They run where the registry's context is
-/// run: a lookup that is awaited on another loop does not keep that context running, so where it has nothing else to do it
-/// needs a work guard.
+/// run, and keep it running until they have ended. Where all lookups are awaited on other loops it has nothing to do before the
+/// first load, and between loads: there it needs a work guard.
+///
+/// What is refused with `invalid_argument` or `stopped` is refused by the call itself; other errors come to whoever awaits what
+/// it returned.
 ///
 /// **Thread safety**: all members but the destructor may be called concurrently, from any thread.
 ///
@@ -87,6 +90,8 @@ class registry {
   using lease_type = lease<Capability>;
 
   /// A registry whose loaders run on `executor`, with `builtin` to fall back on.
+  ///
+  /// **Errors**: `invalid_argument` if `builtin` has an empty key, `already_exists` if it has one twice.
   explicit registry(asio::any_io_executor executor, const builtin_models<Capability>& builtin = builtin_models<Capability>())
       : state_(std::make_shared<state>(executor)), home_(detail::make_context_bound<detail::context_bound>(executor)) {
     for (const auto& each : builtin) {
@@ -114,18 +119,19 @@ class registry {
   }
 
   /// The same, for a model that must be destroyed on `destroy_on`, wherever its last lease drops. It must not be in use yet,
-  /// and is registered so under one key at a time, else `invalid_argument`. Its end posts it there; when memory
-  /// for that cannot be had the program terminates.
+  /// and is registered so under one key at a time, else `invalid_argument`, if the model derives from `basic_model`; others
+  /// cannot tell. Its end posts it there; when memory for that cannot be had the program terminates.
   [[nodiscard]] asio::awaitable<void> add(std::string_view key, model_ptr model, asio::any_io_executor destroy_on) {
     return insert(state_, check(key), make_entry(destroyed_on(destroy_on, std::move(model))));
   }
 
   /// Registers a model that `loader` makes when it is first needed. In all else like the other forms.
+  /// Adds the error `stopped`, once the registry's context is gone.
   [[nodiscard]] asio::awaitable<void> add(std::string_view key, model_info info, model_loader<Capability> loader) {
     return insert(state_, check(key), make_entry(key, std::move(info), std::move(loader)));
   }
 
-  /// Registers a model that a placement makes when it is first needed. In all else like the other forms.
+  /// Registers a model that a placement makes when it is first needed. In all else like the form with a loader.
   template <placement_for<Capability> Placement>
   [[nodiscard]] asio::awaitable<void> add(std::string_view key, const Placement& placement) {
     return add(key, placement.info(), placement.template loader<Capability>());
@@ -135,13 +141,14 @@ class registry {
   ///
   /// **Completion**: when lookups find the new one.
   /// **Cancellation**: terminal; the old one stays then.
-  /// **Errors**: `not_found` if no model is registered under the key, built-in ones aside; as `add`.
+  /// **Errors**: `not_found` if no model is registered under the key, built-in ones aside; `invalid_argument` and
+  /// `operation_aborted` as `add`.
   [[nodiscard]] asio::awaitable<void> replace(std::string_view key, model_ptr model) {
     return exchange(state_, check(key), make_entry(std::move(model)));
   }
 
   /// The same, with a model that is loaded first: the old one serves until then, and stays if the load fails.
-  /// Adds the error `load_failed`.
+  /// Adds the errors `load_failed`, and `stopped` once the registry's context is gone.
   [[nodiscard]] asio::awaitable<void> replace(std::string_view key, model_info info, model_loader<Capability> loader) {
     return exchange(state_, check(key), make_entry(key, std::move(info), std::move(loader)));
   }
@@ -170,7 +177,8 @@ class registry {
   /// **Completion**: with a lease; at once, without suspending, when the model is loaded and the registry is not being changed.
   /// **Executor**: resumes on the coroutine's own; the loader runs on the registry's.
   /// **Cancellation**: terminal; the load goes on if others wait for it.
-  /// **Errors**: `not_found`; `load_error`, which holds what the loader threw; `operation_aborted`.
+  /// **Errors**: `not_found`; `load_error`, which holds what the loader threw; `operation_aborted`, also when the registry's
+  /// context is gone; `would_deadlock` for a loader that asks for its own model here.
   [[nodiscard]] asio::awaitable<lease_type> get(std::string_view key) {
     if (auto found = try_get(key)) return ready(std::move(*found));
     return look_up(state_, std::string(key), nullptr);
