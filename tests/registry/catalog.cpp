@@ -141,8 +141,8 @@ TEST_CASE("Built-in models show wherever nothing else is registered, and again o
 }
 
 TEST_CASE("A built-in model may be given by its placement, which says what it is and makes it", "[b34]") {
-  asio::io_context loop;
   test::engine_probe probe;
+  asio::io_context loop;
   roster::builtin_models<image_embedding> builtin;
   builtin.emplace_back("key", roster::pinned(test::maker<test::encoder>(probe)).info(model_info("maker", "builtin")));
   registry models(loop, builtin);

@@ -234,9 +234,9 @@ TEST_CASE("Keys are arbitrary bytes, of any length but none", "[b35]") {
 }
 
 TEST_CASE("However a model is registered or replaced, a key that is taken, unknown or empty is refused", "[b28][b35]") {
+  test::engine_probe probe;
   asio::io_context loop;
   roster::blocking_pool pool(1);
-  test::engine_probe probe;
   registry models(loop);
   const auto placed = roster::pooled(pool, test::maker<test::encoder>(probe));
   finish(loop, models.add("taken", make_model(1)));
