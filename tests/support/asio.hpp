@@ -102,7 +102,6 @@ class task {
 
  private:
   static asio::awaitable<void> run(std::shared_ptr<state> self, asio::awaitable<T> coroutine) {
-    co_await asio::this_coro::throw_if_cancelled(false);  // what it awaits decides
     if constexpr (std::is_void_v<T>) {
       co_await std::move(coroutine);
       self->value.emplace();
