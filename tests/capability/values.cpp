@@ -216,6 +216,24 @@ TEST_CASE("Each error has a message of its own") {
   CHECK(make_error_code(static_cast<roster::errc>(last + 1)).message() == "unknown error");
 }
 
+TEST_CASE("An error says what it is about, and a failed load whose it was and why") {
+  const roster::error plain(errc::queue_full);
+  CHECK(plain.code() == errc::queue_full);
+  CHECK_THAT(plain.what(), Catch::StartsWith(plain.code().message()));
+  const roster::error limit(errc::queue_full, "digits: 64 calls wait");
+  CHECK(limit.code() == errc::queue_full);
+  CHECK_THAT(limit.what(), Catch::StartsWith("digits: 64 calls wait"));
+  CHECK_THAT(limit.what(), Catch::Contains(limit.code().message()));
+
+  const auto cause = std::make_exception_ptr(std::runtime_error("no such file"));
+  const roster::load_error failed("digits", cause, "no such file");
+  CHECK(failed.code() == errc::load_failed);
+  CHECK(failed.key() == "digits");
+  CHECK(failed.reason() == "no such file");
+  CHECK(failed.cause() == cause);
+  CHECK_THAT(failed.what(), Catch::StartsWith("'digits': no such file"));
+}
+
 TEST_CASE("Whatever a handler was given has a code, a failed load that of its cause") {
   const auto code_of = [](const auto& exception) { return roster::code_of(std::make_exception_ptr(exception)); };
   const auto load_of = [](const auto& exception) {

@@ -261,6 +261,27 @@ TEST_CASE("a waiter that came and found the lock taken is not passed again", "[l
   CHECK(waiter.holds());
 }
 
+TEST_CASE("a waiter whose executor stands still holds up those behind it, and leaves the lock to whoever comes", "[lock][b2]") {
+  asio::io_context context, still;
+  async_shared_mutex mutex{context};
+  auto holder = mutex.try_lock();
+  write_request first{mutex, still.get_executor()};
+  read_request behind{mutex};
+  holder.reset();
+  drain(context);
+  CHECK(first.waits());
+  CHECK(behind.waits());
+  CHECK(mutex.try_lock());
+  CHECK(mutex.try_lock_shared());
+  drain(context);
+  CHECK(behind.waits());
+  drain(still);
+  CHECK(first.holds());
+  first.release();
+  drain(context);
+  CHECK(behind.holds());
+}
+
 TEST_CASE("a waiter that was woken takes the readers behind it along", "[lock][b2]") {
   asio::io_context context;
   async_shared_mutex mutex{context};
