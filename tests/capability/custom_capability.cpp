@@ -95,9 +95,11 @@ class on_the_loop {
 
   template <typename Capability>
   roster::model_loader<Capability> loader() const {
-    return [info = info_](roster::load_context& context) -> asio::awaitable<std::shared_ptr<typename Capability::model>> {
+    const auto load =
+        [info = info_](roster::load_context& context) -> asio::awaitable<std::shared_ptr<typename Capability::model>> {
       co_return std::make_shared<model<Capability>>(info, context.key());
     };
+    return roster::model_loader<Capability>(load);
   }
 
  private:
