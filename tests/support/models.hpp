@@ -5,6 +5,7 @@
 #include <roster/call/call_options.hpp>
 #include <roster/capability/image_embedding.hpp>
 #include <roster/capability/text_to_image.hpp>
+#include <roster/registry/lease.hpp>
 
 #include "tests/support/asio.hpp"
 #include "tests/support/exec.hpp"
