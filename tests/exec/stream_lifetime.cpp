@@ -187,17 +187,14 @@ TEST_CASE("A stream that was moved from can be assigned to, and its destructor s
 
 namespace {
 
-/// Throws when moved for the first time after it was armed.
+/// The second one throws when it is moved for the `fuse`-th time since that was set.
 struct fragile {
   explicit fragile(int n) : number(n) {}
   fragile(fragile&& other) : number(other.number) {
-    if (armed && number == 1) {
-      armed = false;
-      throw std::runtime_error("broken in transit");
-    }
+    if (number == 1 && fuse > 0 && --fuse == 0) throw std::runtime_error("broken in transit");
   }
   int number;
-  static inline bool armed = false;
+  static inline int fuse = 0;
 };
 
 }  // namespace
@@ -213,7 +210,7 @@ TEST_CASE("A chunk whose move throws is still there for the next attempt") {
   auto consumer = [](stream<fragile>& from) -> asio::awaitable<int> {
     int failures = 0, next = 0;
     while (next < 3) {
-      fragile::armed = next == 1 && failures == 0;
+      fragile::fuse = next == 1 && failures == 0 ? 1 : 0;
       try {
         const auto got = co_await from.next();
         if (got->number != next++) throw std::logic_error("out of order");
@@ -224,6 +221,28 @@ TEST_CASE("A chunk whose move throws is still there for the next attempt") {
     co_return failures;
   };
   CHECK(finish(loop, consumer(chunks)).value() == 1);
+}
+
+TEST_CASE("A chunk that is there and whose move throws is an exception for whoever asked, not the end of the program") {
+  bool called = false;
+  int failures = 0;
+  for (int fuse = 1; !called; ++fuse) {  // on its way to the handler it is moved some times
+    asio::io_context loop;
+    worker_type worker(loop.get_executor(), make_engine);
+    auto chunks =
+        worker.start_stream<fragile>(call_options(), [](engine&, sink<fragile>& out, run_context&) { out.push(fragile(1)); });
+    CHECK(finish(loop, worker.run([](engine&) {})).succeeded());
+    fragile::fuse = fuse;
+    try {
+      chunks.async_next([&](std::exception_ptr, std::optional<fragile>) { called = true; });
+      test::drain(loop);
+    } catch (const std::runtime_error&) {
+      ++failures;
+    }
+    fragile::fuse = 0;
+    CHECK(failures + called == fuse);
+  }
+  CHECK(failures > 1);
 }
 
 TEST_CASE("async_next takes any completion token, and never completes inside the initiating call") {

@@ -49,7 +49,7 @@ class pending_waiter<Waiter, Handler, void(Results...), std::tuple<Told...>> : p
 
   const Handler& handler() const noexcept { return pending_.handler(); }
 
-  static std::tuple<Results...> results_of(std::tuple<Told...> told) noexcept {
+  static std::tuple<Results...> results_of(std::tuple<Told...> told) {
     return std::apply([](Told&... each) { return std::tuple<Results...>(Results(std::move(each))...); }, told);
   }
 
