@@ -62,7 +62,7 @@ TESTS = {  # the numbers of behaviours; m: under every schedule, which takes lon
     "m1": Tests("model/lock.cpp", "*two writers and a reader exclude each other*"),
     "m1c": Tests("model/lock.cpp", "*a cancelled request gets the lock or an error"),
     "m1d": Tests("model/lock.cpp", "At whatever moment its context dies*"),
-    "m1g": Tests("model/lock.cpp", "*a release that leaves the granting to another"),
+    "m1g": Tests("model/lock.cpp", "*a release while another tells"),
     "m1p": Tests("model/lock.cpp", "*nobody passes a head that came and found the lock taken"),
     "m1w": Tests("model/lock.cpp", "A waiter that was passed is let go of*"),
     "b9": Tests("sync/once_cell_cancel.cpp", "[b9]"),

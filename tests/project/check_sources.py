@@ -41,7 +41,7 @@ LOCKING = [
 ]
 # What declares the owner of a lock, up to its name; and what takes one whose declaration came before.
 HOLDING = re.compile(r"""\bstd::(?:lock_guard|unique_lock|scoped_lock|shared_lock)\b[^;(){}&]*?\b(?P<mutex>\w+)\s*[({]
-    | \bbrief_shared_lock\s+(?P<brief>\w+)\s*[({]
+    | \bscoped_hold<\w+>\s+(?P<hold>\w+)\s*[({]
     | \b(?P<guard>\w+)\s*=\s*(?:co_await\b[^;]*?\b(?:async_)?lock|[^;{}]*?\btry_lock)(?:_shared)?\s*\(""", re.VERBOSE)
 # Missing from standard libraries that are to work, or misread by ThreadSanitizer.
 UNPORTABLE = [r"\bstd::(jthread|stop_token|stop_source|move_only_function|atomic_thread_fence)\b"]

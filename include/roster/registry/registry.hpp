@@ -6,7 +6,7 @@
 #include <roster/registry/lease.hpp>
 #include <roster/registry/loader.hpp>
 #include <roster/registry/registered_model.hpp>
-#include <roster/sync/detail/locked_use.hpp>
+#include <roster/sync/shared_mutex.hpp>
 
 #include <boost/system/result.hpp>
 #include <boost/unordered/unordered_flat_map.hpp>
@@ -199,13 +199,17 @@ class registry {
   ///
   /// **Errors**: `would_block` while the registry is being changed; `not_loaded`; `not_found`.
   [[nodiscard]] boost::system::result<lease_type> try_get(std::string_view key) const {
-    const detail::brief_shared_lock lock(state_->mutex);
-    if (!lock) return make_error_code(errc::would_block);
-    const auto* entry = state_->find(key);
-    if (!entry) return make_error_code(errc::not_found);
-    const auto* model = (*entry)->try_get();
-    if (!model) return make_error_code(errc::not_loaded);
-    return lease_type(*model);
+    boost::system::result<lease_type> found = make_error_code(errc::would_block);
+    state_->mutex.try_run_shared([&] {
+      const auto* entry = state_->find(key);
+      if (!entry)
+        found = make_error_code(errc::not_found);
+      else if (const auto* model = (*entry)->try_get())
+        found = lease_type(*model);
+      else
+        found = make_error_code(errc::not_loaded);
+    });
+    return found;
   }
 
   /// Loads a model, if that is needed, for those who will look it up. In all else like `get`.
@@ -271,53 +275,53 @@ class registry {
     co_return lease_type(std::move(model));
   }
 
-  // What is done under a lock owns all it touches: see `with_lock`. What it took out is destroyed with it, after the lock.
+  // What runs under the lock owns all that it touches, and what it takes out is destroyed after it.
 
   static asio::awaitable<entry_ptr> locate(state_ptr self, std::string key) {
-    const auto result = std::make_shared<entry_ptr>();
-    const auto use = [self, key = std::move(key), result] {
-      if (const auto* found = self->find(key)) *result = *found;
+    const auto find = [self, key = std::move(key)] {
+      const auto* found = self->find(key);
+      return found ? *found : nullptr;
     };
-    co_await detail::with_lock<detail::lock_mode::shared>(self->mutex, use);
-    co_return std::move(*result);
+    return self->mutex.run_shared(find);
   }
 
   static asio::awaitable<bool> find(state_ptr self, std::string key) {
-    const auto found = co_await locate(std::move(self), std::move(key));
-    co_return found != nullptr;
+    const auto find = [self, key = std::move(key)] { return self->find(key) != nullptr; };
+    return self->mutex.run_shared(find);
   }
 
   static asio::awaitable<void> insert(state_ptr self, std::string key, entry_ptr fresh) {
-    const auto use = [self, key = std::move(key), fresh = std::move(fresh)] {
+    const auto insert = [self, key = std::move(key), fresh = std::move(fresh)] {
       if (!self->entries.try_emplace(key, fresh).second) throw taken(key);
     };
-    return detail::with_lock<detail::lock_mode::exclusive>(self->mutex, use);
+    return self->mutex.run(insert);
   }
 
   static asio::awaitable<void> exchange(state_ptr self, std::string key, entry_ptr fresh) {
     const auto check = [self, key] {
       if (!self->entries.contains(key)) throw unknown(key);  // now, rather than after a long load; asked again below
     };
-    co_await detail::with_lock<detail::lock_mode::shared>(self->mutex, check);
+    co_await self->mutex.run_shared(check);
     (void)co_await entry_type::load(fresh);
-    const auto use = [self, key = std::move(key), fresh = std::move(fresh)]() mutable {
+    const auto swap = [self, key = std::move(key), fresh = std::move(fresh)]() mutable {
       const auto found = self->entries.find(key);
       if (found == self->entries.end()) throw unknown(key);
       found->second.swap(fresh);
     };
-    co_await detail::with_lock<detail::lock_mode::exclusive>(self->mutex, use);
+    co_await self->mutex.run(swap);
   }
 
   static asio::awaitable<bool> erase(state_ptr self, std::string key) {
-    const auto old = std::make_shared<entry_ptr>();
-    const auto use = [self, key = std::move(key), old] {
-      const auto found = self->entries.find(key);
-      if (found == self->entries.end()) return;
-      old->swap(found->second);
-      self->entries.erase(found);
+    const auto erase = [self, key = std::move(key)] {
+      entry_ptr old;
+      if (const auto found = self->entries.find(key); found != self->entries.end()) {
+        old.swap(found->second);
+        self->entries.erase(found);
+      }
+      return old;
     };
-    co_await detail::with_lock<detail::lock_mode::exclusive>(self->mutex, use);
-    co_return *old != nullptr;
+    const auto old = co_await self->mutex.run(erase);
+    co_return old != nullptr;
   }
 
   static asio::awaitable<std::vector<registered_model>> list(state_ptr self) {
@@ -325,16 +329,15 @@ class registry {
       std::vector<std::pair<std::string, entry_ptr>> all;
       std::size_t registered = 0;
     };
-    const auto taken_now = std::make_shared<snapshot>();
-    const auto use = [self, taken_now] {
-      auto& [all, registered] = *taken_now;
-      all.assign(self->entries.begin(), self->entries.end());
-      registered = all.size();
+    const auto take = [self] {
+      snapshot taken_now;
+      taken_now.all.assign(self->entries.begin(), self->entries.end());
+      taken_now.registered = taken_now.all.size();
       for (const auto& each : self->defaults)
-        if (!self->entries.contains(each.first)) all.push_back(each);
+        if (!self->entries.contains(each.first)) taken_now.all.push_back(each);
+      return taken_now;
     };
-    co_await detail::with_lock<detail::lock_mode::shared>(self->mutex, use);
-    const auto& [all, registered] = *taken_now;
+    const auto [all, registered] = co_await self->mutex.run_shared(take);
     std::vector<registered_model> rows;
     for (std::size_t i = 0; i < all.size(); ++i) {
       const auto& [key, model] = all[i];

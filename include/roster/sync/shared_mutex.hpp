@@ -2,9 +2,12 @@
 
 #include <roster/detail/waiter.hpp>
 #include <roster/sync/detail/lock_state.hpp>
+#include <roster/sync/detail/locked_section.hpp>
 
+#include <functional>
 #include <memory>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 ROSTER_BEGIN_NAMESPACE
@@ -61,27 +64,6 @@ class [[nodiscard]] lock_guard {
   std::shared_ptr<lock_state> state_;
 };
 
-struct lock_access;
-
-/// Shared ownership for a scope that the lock surely outlives, if it is to be had without waiting. Does without the reference
-/// count of a guard, whose two changes cost as much as the lock itself.
-class brief_shared_lock {
- public:
-  template <typename Executor>
-  explicit brief_shared_lock(const basic_async_shared_mutex<Executor>& mutex) noexcept
-      : state_(mutex.state_->try_lock_shared() ? mutex.state_.get() : nullptr) {}
-  brief_shared_lock(const brief_shared_lock&) = delete;
-  brief_shared_lock& operator=(const brief_shared_lock&) = delete;
-  ~brief_shared_lock() {
-    if (state_) state_->unlock(lock_mode::shared);
-  }
-
-  explicit operator bool() const noexcept { return state_ != nullptr; }
-
- private:
-  lock_state* const state_;
-};
-
 template <typename Handler, lock_mode Mode>
 class pending_lock final : public pending_waiter<lock_waiter, Handler, void(error_code, lock_guard<Mode>)> {
  public:
@@ -92,13 +74,15 @@ class pending_lock final : public pending_waiter<lock_waiter, Handler, void(erro
     return lock->try_lock(Mode) ? std::optional(lock_waiter::told_type(error_code(), lock)) : std::nullopt;
   }
 
-  void wake(lock_awakening arrival) noexcept override { this->pending_.visit(std::move(arrival)); }
+  void wake(std::shared_ptr<lock_waiter> self, std::shared_ptr<lock_state> lock) noexcept override {
+    this->pending_.visit(lock_awakening<pending_lock>(std::move(self), std::move(lock)));
+  }
 
-  void arrive(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) override {
+  void arrive(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) {
     this->pending_.call(std::move(self), code, lock_guard<Mode>(std::move(owner)));
   }
 
-  void drop(std::shared_ptr<lock_waiter> self) noexcept override { this->pending_.drop(std::move(self)); }
+  void drop(std::shared_ptr<lock_waiter> self) noexcept { this->pending_.drop(std::move(self)); }
 };
 
 }  // namespace detail
@@ -184,13 +168,71 @@ class basic_async_shared_mutex {
     return start<detail::lock_mode::shared>(state_, state_->executor(), std::forward<Token>(token));
   }
 
+  /// Calls `function()` under exclusive ownership: at once if the lock is free, else as soon as its turn comes, on whatever
+  /// thread lets it in. A loop that is busy or stopped therefore never keeps a lock that it was granted. The function must be
+  /// short, must not use this lock, and must own what it touches; it is copied, and destroyed with the handler.
+  ///
+  /// **Completion**: with its result, which is default-constructible or void, when it has returned.
+  /// **Executor**: resumes on the coroutine's own.
+  /// **Cancellation**: terminal; a function that has not been called never is.
+  /// **Errors**: whatever the function throws; `operation_aborted` when cancelled or when the lock, or its context, is
+  /// destroyed.
+  ///
+  ///     const auto erase = [models, key] { return models->erase(key); };
+  ///     const auto erased = co_await models->mutex.run(erase);
+  template <typename F>
+  [[nodiscard]] auto run(F&& function) {
+    ROSTER_CHECK_CALLABLE(F);
+    return section<detail::lock_mode::exclusive, std::invoke_result_t<std::decay_t<F>&>>(state_, std::forward<F>(function));
+  }
+
+  /// The same under shared ownership.
+  template <typename F>
+  [[nodiscard]] auto run_shared(F&& function) {
+    ROSTER_CHECK_CALLABLE(F);
+    return section<detail::lock_mode::shared, std::invoke_result_t<std::decay_t<F>&>>(state_, std::forward<F>(function));
+  }
+
+  /// `run` for any completion token. Handler signature: `void(std::exception_ptr, R)`, `void(std::exception_ptr)` if the
+  /// function returns nothing.
+  ///
+  /// **Completion**: exactly once, never inside this call unless the handler's immediate executor (Boost 1.82) says so. The
+  /// function may be called inside this call.
+  /// **Executor**: the handler's associated executor, the lock's by default.
+  /// **Cancellation**: terminal, partial and total; a function that has not been called never is.
+  /// **Errors**: as `run`.
+  template <typename F, typename Token>
+  [[nodiscard]] auto async_run(F&& function, Token&& token) {
+    ROSTER_CHECK_CALLABLE(F);
+    return start_section<detail::lock_mode::exclusive, std::invoke_result_t<std::decay_t<F>&>>(
+        state_, state_->executor(), std::forward<F>(function), std::forward<Token>(token));
+  }
+
+  /// The same under shared ownership.
+  template <typename F, typename Token>
+  [[nodiscard]] auto async_run_shared(F&& function, Token&& token) {
+    ROSTER_CHECK_CALLABLE(F);
+    return start_section<detail::lock_mode::shared, std::invoke_result_t<std::decay_t<F>&>>(
+        state_, state_->executor(), std::forward<F>(function), std::forward<Token>(token));
+  }
+
+  /// Calls `function()` under exclusive ownership, here and now, if that needs no waiting and the gate is open; whether it did.
+  /// The lock must outlive the call.
+  template <typename F>
+  bool try_run(F&& function) {
+    return attempt_section<detail::lock_mode::exclusive>(function);
+  }
+
+  /// The same under shared ownership. Cheaper than a guard, which counts references to the lock.
+  template <typename F>
+  bool try_run_shared(F&& function) {
+    return attempt_section<detail::lock_mode::shared>(function);
+  }
+
   /// The executor of handlers that have none.
   const asio::any_io_executor& get_executor() const noexcept { return state_->executor(); }
 
  private:
-  friend class detail::brief_shared_lock;
-  friend struct detail::lock_access;
-
   using state_ptr = std::shared_ptr<detail::lock_state>;
 
   template <detail::lock_mode Mode>
@@ -215,6 +257,36 @@ class basic_async_shared_mutex {
   static asio::awaitable<detail::lock_guard<Mode>, Executor> acquire(state_ptr state) {
     if (state->try_lock(Mode)) co_return detail::lock_guard<Mode>(std::move(state));
     co_return co_await start<Mode>(std::move(state), asio::any_io_executor(), asio::use_awaitable_t<Executor>());
+  }
+
+  template <detail::lock_mode Mode, typename R>
+  struct sections {
+    template <typename Handler>
+    using pending = detail::pending_section<Handler, Mode, R>;
+  };
+
+  template <detail::lock_mode Mode, typename R, typename Token>
+  static auto start_section(state_ptr state, asio::any_io_executor executor, std::function<R()> function, Token&& token) {
+    return detail::async_wait<typename detail::section_signature<R>::type, sections<Mode, R>::template pending>(
+        std::move(executor), std::move(state), std::forward<Token>(token), std::move(function));
+  }
+
+  template <detail::lock_mode Mode, typename R>
+  static asio::awaitable<R, Executor> section(state_ptr state, std::function<R()> function) {
+    if (state->try_lock(Mode)) {
+      const detail::scoped_hold<Mode> hold(*state);
+      co_return function();
+    }
+    co_return co_await start_section<Mode, R>(std::move(state), asio::any_io_executor(), std::move(function),
+                                              asio::use_awaitable_t<Executor>());
+  }
+
+  template <detail::lock_mode Mode, typename F>
+  bool attempt_section(F& function) {
+    if (!state_->try_lock(Mode)) return false;
+    const detail::scoped_hold<Mode> hold(*state_);
+    function();
+    return true;
   }
 
   const state_ptr state_;

@@ -22,17 +22,19 @@ enum class lock_mode : bool { shared, exclusive };
 
 class lock_waiter;
 
-/// A waiter on the way to its executor, where it takes the lock if it can. Destroyed on the way, it leaves the queue, and its
-/// handler is destroyed.
+/// A waiter that was woken, on the way to its executor, where it takes the lock if it can. Destroyed on the way, it leaves the
+/// queue, and its handler is destroyed. The `Waiter` has `arrive`, which is `complete` but calls the handler at once, and
+/// `drop`.
+template <typename Waiter>
 class lock_awakening {
  public:
   lock_awakening(std::shared_ptr<lock_waiter> waiter, std::shared_ptr<lock_state> lock) noexcept
       : waiter_(std::move(waiter)), lock_(std::move(lock)) {}
   lock_awakening(lock_awakening&&) noexcept = default;
   lock_awakening& operator=(lock_awakening&&) = delete;
-  inline ~lock_awakening();
+  ~lock_awakening();
 
-  inline void operator()();
+  void operator()();
 
  private:
   std::shared_ptr<lock_waiter> waiter_;
@@ -43,26 +45,28 @@ class lock_awakening {
 class lock_waiter : public waiter<lock_waiter, error_code, std::shared_ptr<lock_state>> {
  public:
   /// One that competes is woken by a release, unless the gate is closed, and takes the lock if it is still free when its
-  /// executor gets to it. One that does not is handed the lock. A lock has waiters of one kind only.
+  /// executor gets to it. One that does not is handed the lock.
   lock_waiter(lock_mode wanted, bool competing) : mode(wanted), competes(competing) {}
 
-  // Of those that compete:
-
-  /// Posts the awakening to the handler's executor.
-  virtual void wake(lock_awakening) noexcept {}
-
-  /// As `tell`, but calls the handler at once: the awakening has arrived.
-  virtual void arrive(std::shared_ptr<lock_waiter>, error_code, std::shared_ptr<lock_state>) {}
-
-  /// Destroys the handler: the awakening was destroyed.
-  virtual void drop(std::shared_ptr<lock_waiter>) noexcept {}
+  /// Posts a `lock_awakening` to the handler's executor.
+  virtual void wake(std::shared_ptr<lock_waiter>, std::shared_ptr<lock_state>) noexcept {}
 
   const lock_mode mode;
   const bool competes;
 
  private:
   friend class lock_state;
-  bool woken_ = false;  // at the head, or taken out since, and its awakening is on the way
+
+  enum class place {
+    queued,
+    woken,      // queued, and its awakening is on the way
+    withdrawn,  // not queued any more, and hears of it when its awakening arrives
+    done        // granted, or told
+  };
+
+  bool waits() const noexcept { return place_ == place::queued || place_ == place::woken; }
+
+  place place_ = place::done;
 };
 
 /// The reader/writer lock itself: one atomic word for whoever finds it free, a queue for everybody else.
@@ -70,7 +74,7 @@ class lock_waiter : public waiter<lock_waiter, error_code, std::shared_ptr<lock_
 /// The word holds
 ///
 ///     bit  0      W  a writer holds the lock
-///     bit  1      F  fairness is demanded: the head of the queue was found behind readers, or passed; newcomers must queue
+///     bit  1      F  the gate is closed: the head of the queue was found behind readers, or passed; newcomers must queue
 ///     bits 2-31   R  the number of readers that hold the lock
 ///     bits 32-63  P  the number of waiters in the queue
 ///
@@ -122,7 +126,7 @@ class lock_state final : public context_bound {
     const auto word = word_.fetch_sub(hold, std::memory_order_acq_rel) - hold;
     // fault b2: `word >= waiter` -> `word >= waiter && hold == writer`: a reader's release wakes nobody
     if (!(word & (writer | readers)) && word >= waiter) [[unlikely]]
-      pass_on(std::move(owner));
+      release_to_head(std::move(owner));
   }
 
   void downgrade() noexcept {
@@ -138,130 +142,149 @@ class lock_state final : public context_bound {
       return lock_waiter::tell(std::move(node), asio::error::operation_aborted, nullptr);
     }
     word_.fetch_add(waiter, std::memory_order_acq_rel);  // a release from now on looks at the queue
+    node->place_ = place::queued;
     queue_.push_back(std::move(node));
     // fault m1: first `word_.fetch_sub(waiter, std::memory_order_acq_rel);
     //   const bool taken = word_.load(std::memory_order_acquire) & (writer | readers);
     //   word_.fetch_add(waiter, std::memory_order_acq_rel);
     //   if (taken) return;`: a waiter is announced after it has looked at the lock
-    if (queue_.size() == 1) grant(lock, false);  // else somebody looks, or waits, for the head
+    if (queue_.size() > 1) return;  // somebody looks, or waits, for the head
+    grant(false);
+    tell_granted(lock);
   }
 
-  /// Takes a waiter out, unless it was granted. One that is on its way hears of it when it arrives.
+  /// Takes a waiter out, unless it was granted. One whose awakening is on the way hears of it then.
   void cancel(std::shared_ptr<lock_waiter> node) noexcept {
-    {
-      std::lock_guard lock(mutex_);  // short:
-      if (!node->queued()) return;
-      queue_.erase(*node);
-      word_.fetch_sub(waiter, std::memory_order_acq_rel);
-      if (node->woken_) node = nullptr;  // fault m1c: drop: a waiter that was woken is told twice
-    }
-    if (node) lock_waiter::tell(std::move(node), asio::error::operation_aborted, nullptr);
+    std::unique_lock lock(mutex_);  // short:
+    if (!node->waits()) return;
+    // fault m1c: `node->place_ == place::queued` -> `true`: a waiter that was woken is told twice
+    const bool told = node->place_ == place::queued;
+    withdraw(*node);
+    if (!told) node = nullptr;  // under the mutex: not the last reference, which must not outlive the handler
     // fault b1: drop: a cancellation does not grant again
-    look();  // those behind it may have been waiting only for it
+    grant(false);  // those behind it may have been waiting only for it
+    if (told) {
+      lock.unlock();
+      lock_waiter::tell(std::move(node), asio::error::operation_aborted, nullptr);
+      lock.lock();  // short:
+    }
+    tell_granted(lock);
   }
 
-  /// The lock object, or its context, is gone: whoever waits is told, at once or when it arrives.
+  /// The lock object, or its context, is gone: whoever waits is told, at once or when its awakening arrives.
   void close() noexcept override {
-    shared_queue<lock_waiter> waiters;
-    {
-      std::lock_guard lock(mutex_);  // short:
-      // fault b5: drop: a lock whose context died queues newcomers
-      closed_ = true;
-      word_.fetch_sub(waiter * queue_.size(), std::memory_order_acq_rel);
-      if (!queue_.empty() && queue_.front().woken_) queue_.pop_front();
-      waiters.take_all(queue_);
+    shared_queue<lock_waiter> told;
+    std::unique_lock lock(mutex_);  // short:
+    // fault b5: drop: a lock whose context died queues newcomers
+    closed_ = true;
+    while (!queue_.empty()) {
+      const bool woken = queue_.front().place_ == place::woken;
+      if (auto node = withdraw(queue_.front()); !woken) told.push_back(std::move(node));
     }
-    while (auto node = waiters.pop_front())
+    grant(false);
+    lock.unlock();
+    while (auto node = told.pop_front())
       lock_waiter::tell(std::move(node), asio::error::operation_aborted, nullptr);
-    look();
   }
 
   /// An awakening has arrived: how its waiter completes, holding the lock if there is no error. Nothing if it was passed on its
   /// way: then the gate is closed, the next release hands it the lock, and `node` is let go of.
-  std::optional<error_code> arrived(std::shared_ptr<lock_waiter>& node) noexcept {
+  std::optional<error_code> try_after_wake(std::shared_ptr<lock_waiter>& node) noexcept {
     std::unique_lock lock(mutex_);  // short:
-    node->woken_ = false;
-    if (!node->queued()) return asio::error::operation_aborted;
+    if (node->place_ == place::withdrawn) return asio::error::operation_aborted;
     // fault b2: `true` -> `false`: a head that came and found the lock taken leaves the gate open
-    if (!take(node->mode, true)) {
+    if (!try_grant(node->mode, true)) {
+      node->place_ = place::queued;
       // fault m1w: drop: a waiter that was passed is kept beyond the lock's mutex
       node = nullptr;  // under the mutex: not the last reference, which must not outlive the handler
       return std::nullopt;
     }
+    node->place_ = place::done;
     queue_.erase(*node);
     // fault b2: drop: a waiter that was woken leaves those behind it to themselves
-    if (node->mode == lock_mode::shared) grant(lock, false);  // other readers
+    if (node->mode == lock_mode::shared) grant(false);  // other readers
+    tell_granted(lock);
     return error_code();
   }
 
  private:
-  /// Wakes the head, so that the lock is free until somebody can use it; hands it over where the gate is closed, the head does
-  /// not compete, or somebody is granting.
-  void pass_on(std::shared_ptr<lock_state> owner) noexcept {
+  using place = lock_waiter::place;
+
+  /// Wakes the head, so that the lock is free until somebody can use it; grants where the gate is closed or the head does not
+  /// compete, and where somebody is telling: an executor that destroys what it is given would make waking a recursion.
+  void release_to_head(std::shared_ptr<lock_state> owner) noexcept {
     std::unique_lock lock(mutex_);  // short:
-    if (granting_ || queue_.empty() || !queue_.front().competes || (word_.load(std::memory_order_relaxed) & fair))
-      return grant(lock, true);
+    if (telling_ || queue_.empty() || !queue_.front().competes || (word_.load(std::memory_order_relaxed) & fair)) {
+      // fault m1g: first `if (telling_) return;`: a release leaves the decision to somebody who tells
+      grant(true);
+      return tell_granted(lock);
+    }
     auto& head = queue_.front();
-    if (std::exchange(head.woken_, true)) return;  // it will look
+    if (std::exchange(head.place_, place::woken) == place::woken) return;  // it will try
     auto self = queue_.share_front();
     lock.unlock();
-    head.wake(lock_awakening(std::move(self), owner ? std::move(owner) : shared(this)));
+    head.wake(std::move(self), owner ? std::move(owner) : shared(this));
   }
 
-  /// A waiter has left, or readers may follow.
+  /// Somebody has left, or readers may follow.
   void look() noexcept {
     std::unique_lock lock(mutex_);  // short:
-    grant(lock, false);
+    grant(false);
+    tell_granted(lock);
   }
 
-  /// Grants from the head of the queue, up to somebody who has to wait or is on its way. One at a time does so, for all others:
-  /// waiters are told in order, and a handler that its executor destroys, which releases the lock again, makes this a loop and
-  /// no recursion.
-  void grant(std::unique_lock<std::mutex>& lock, bool released) noexcept {  // short: let go of while a waiter is told
-    released_ |= released;
-    if (granting_) {
-      // Whoever grants may be long in coming back; until then nobody else shall pass the head.
-      // fault m1g: drop: a release that leaves the granting to another leaves the gate open
-      if (released && !queue_.empty()) word_.fetch_or(fair, std::memory_order_relaxed);  // publishes nothing
-      return;
+  // Under the mutex:
+
+  std::shared_ptr<lock_waiter> withdraw(lock_waiter& node) noexcept {
+    node.place_ = node.place_ == place::woken ? place::withdrawn : place::done;
+    word_.fetch_sub(waiter, std::memory_order_acq_rel);
+    return queue_.erase(node);
+  }
+
+  /// Decides who holds the lock: grants from the head of the queue, up to somebody who has to wait or was woken.
+  void grant(bool head_was_passed) noexcept {
+    while (!queue_.empty()) {
+      auto& head = queue_.front();
+      // fault m1d: never: a waiter that is on its way is handed the lock
+      if (head.place_ == place::woken) return;  // it will try
+      if (!try_grant(head.mode, std::exchange(head_was_passed, false))) return;
+      head.place_ = place::done;
+      granted_.push_back(queue_.pop_front());
     }
-    granting_ = true;
-    while (auto granted = next_granted(std::exchange(released_, false))) {
+    if (word_.load(std::memory_order_relaxed) & fair)
+      // fault b2: drop: the gate stays closed when the queue empties
+      word_.fetch_and(~fair, std::memory_order_relaxed);  // publishes nothing: it only reopens the fast path
+  }
+
+  /// Tells whoever was granted the lock, in order. One at a time does so, for all others: a handler that its executor destroys,
+  /// which releases the lock again, makes this a loop and no recursion.
+  void tell_granted(std::unique_lock<std::mutex>& lock) noexcept {  // short: let go of while a waiter is told
+    if (telling_) return;
+    telling_ = true;
+    while (auto next = granted_.pop_front()) {
       lock.unlock();
-      lock_waiter::tell(std::move(granted), error_code(), shared(this));
+      lock_waiter::tell(std::move(next), error_code(), shared(this));
       lock.lock();  // short:
     }
-    // fault m1: first `lock.unlock(); lock.lock();`: a release that comes while another grants is forgotten
-    granting_ = false;
+    // fault m1: first `lock.unlock(); lock.lock();`: what is granted while somebody tells is forgotten
+    telling_ = false;
   }
 
-  /// Under the mutex.
-  std::shared_ptr<lock_waiter> next_granted(bool released) noexcept {
-    if (queue_.empty()) {
-      if (word_.load(std::memory_order_relaxed) & fair)
-        // fault b2: drop: the gate stays closed when the queue empties
-        word_.fetch_and(~fair, std::memory_order_relaxed);  // publishes nothing: it only reopens the fast path
-      return nullptr;
-    }
-    // fault m1d: drop: a waiter that is on its way is handed the lock
-    if (queue_.front().woken_) return nullptr;  // it will look
-    return take(queue_.front().mode, released) ? queue_.pop_front() : nullptr;
-  }
-
-  bool take(lock_mode mode, bool passed) noexcept {
-    return mode == lock_mode::exclusive ? take<writer, writer | readers>(passed) : take<reader, writer>(passed);
+  bool try_grant(lock_mode mode, bool head_was_passed) noexcept {
+    return mode == lock_mode::exclusive ? try_grant<writer, writer | readers>(head_was_passed)
+                                        : try_grant<reader, writer>(head_was_passed);
   }
 
   /// Turns one waiter into a holder if none of `Obstacles` is in the word. Else closes the gate if that is necessary: readers
-  /// may follow each other for ever, and a head that was `passed` (where somebody has just left, or it was woken, and the lock
-  /// is taken) must not be again. A writer's release looks.
+  /// may follow each other for ever, and a head that was passed (somebody has just released, or it was woken, and the lock is
+  /// taken) must not be again. A writer's release looks.
   template <std::uint64_t Hold, std::uint64_t Obstacles>
-  bool take(bool passed) noexcept {
+  bool try_grant(bool head_was_passed) noexcept {
     auto word = word_.load(std::memory_order_relaxed);
     for (;;) {
       const bool free = !(word & Obstacles);
-      // fault m1p: `!passed` -> `true`: a head that was passed by a writer does not close the gate
-      if (!free && !passed && !(word & readers)) return false;
+      // fault m1p: `!head_was_passed` -> `true`: a head that was passed by a writer does not close the gate
+      if (!free && !head_was_passed && !(word & readers)) return false;
       // fault b2: `word | fair` -> `word`: the gate is never closed
       const auto next = free ? (word - waiter + Hold) & ~fair : word | fair;
       if (word_.compare_exchange_weak(word, next, std::memory_order_acquire, std::memory_order_relaxed)) return free;
@@ -270,26 +293,28 @@ class lock_state final : public context_bound {
 
   std::atomic<std::uint64_t> word_{0};
   std::mutex mutex_;
-  bool granting_ = false;
-  bool released_ = false;  // since the last look, while somebody grants
-  bool closed_ = false;    // the lock or its context is gone
+  bool telling_ = false;
+  bool closed_ = false;  // the lock or its context is gone
   shared_queue<lock_waiter> queue_;
+  shared_queue<lock_waiter> granted_;  // to be told
 };
 
-inline lock_awakening::~lock_awakening() {
+template <typename Waiter>
+lock_awakening<Waiter>::~lock_awakening() {
   if (!waiter_) return;
   lock_->cancel(waiter_);  // fault b5: drop: a waiter that is destroyed on its way stays in the queue
-  auto& dropped = *waiter_;
+  auto& dropped = static_cast<Waiter&>(*waiter_);
   dropped.drop(std::move(waiter_));
 }
 
-inline void lock_awakening::operator()() {
+template <typename Waiter>
+void lock_awakening<Waiter>::operator()() {
   auto self = std::move(waiter_);
   auto owner = std::move(lock_);
-  const auto code = owner->arrived(self);
+  const auto code = owner->try_after_wake(self);
   if (!code) return;
   if (*code) owner = nullptr;
-  auto& waiter = *self;
+  auto& waiter = static_cast<Waiter&>(*self);
   waiter.arrive(std::move(self), *code, std::move(owner));
 }
 
