@@ -38,6 +38,46 @@ struct free_lock : scenario {
   }
 };
 
+template <bool Shared>
+struct section : scenario {
+  roster::async_shared_mutex mutex{loop};
+  int runs = 0;
+  void attempt() {
+    runs = 0;
+    auto holder = mutex.try_lock();
+    if (!holder) throw std::logic_error("still locked");
+    call(
+        [&](auto handler) {
+          const auto count = [this] { ++runs; };
+          if constexpr (Shared)
+            mutex.async_run_shared(count, std::move(handler));
+          else
+            mutex.async_run(count, std::move(handler));
+        },
+        [&] { holder.reset(); });
+    test::drain(loop);
+  }
+  bool as_it_was(bool) { return runs <= 1; }
+};
+
+struct section_coroutine : scenario {
+  roster::async_shared_mutex mutex{loop};
+  void attempt() {
+    auto holder = mutex.try_lock();
+    if (!holder) throw std::logic_error("still locked");
+    auto waiting = test::spawn(loop, use(mutex));
+    step();
+    holder.reset();
+    drive([&] { return waiting.done(); });
+    if (waiting.failure()) std::rethrow_exception(waiting.failure());
+  }
+  static asio::awaitable<void> use(roster::async_shared_mutex& mutex) {
+    const auto seven = [] { return 7; };
+    if (co_await mutex.run(seven) != 7) throw std::logic_error("not its result");
+    if (co_await mutex.run_shared(seven) != 7) throw std::logic_error("not its result");
+  }
+};
+
 struct free_lock_coroutine : scenario {
   roster::async_shared_mutex mutex{loop};
   void attempt() {
@@ -306,6 +346,9 @@ TEST_CASE("Waiting for a lock, a permit or a value never leaks and never hangs, 
   check<held_lock<true>>("async_lock_shared, held", allowed::nothing);
   check<downgraded_lock>("async_lock_shared, downgraded", allowed::nothing);
   check<held_lock_coroutine>("lock, held", allowed::escape);
+  check<section<false>>("async_run", allowed::nothing);
+  check<section<true>>("async_run_shared", allowed::nothing);
+  check<section_coroutine>("run", allowed::escape);
   check<taken_permit>("async_acquire, taken", allowed::nothing);
   check<permit_coroutine>("acquire, taken", allowed::escape);
   check<cell>("get_or_init", allowed::both);

@@ -17,6 +17,10 @@ TEST_CASE("the lock takes every completion token", "[lock][tokens]") {
   roster::async_shared_mutex mutex{loop};
   check_every_token(loop, [&]<typename Token>(Token&& token) { return mutex.async_lock(std::forward<Token>(token)); });
   check_every_token(loop, [&]<typename Token>(Token&& token) { return mutex.async_lock_shared(std::forward<Token>(token)); });
+  const auto seven = [] { return 7; };
+  check_every_token(loop, [&]<typename Token>(Token&& token) { return mutex.async_run(seven, std::forward<Token>(token)); });
+  check_every_token(loop,
+                    [&]<typename Token>(Token&& token) { return mutex.async_run_shared([] {}, std::forward<Token>(token)); });
   CHECK(mutex.try_lock());
 }
 

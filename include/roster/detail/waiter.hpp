@@ -61,25 +61,25 @@ class pending_waiter<Waiter, Handler, void(Results...), std::tuple<Told...>> : p
   pending_handler<Handler, Results...> pending_;
 };
 
-/// Puts a node with a handler, made of `args`, into the queue of a state. The handler's cancellation takes it out.
+/// Waits for a state with a node made of a handler and `args`; the handler's cancellation takes it out. Where there is an
+/// `attempt(state, args...)`, which returns what the waiter would be told if it need not wait, that comes first.
 template <typename Node, typename Handler, typename State, typename... Args>
 void start_waiting(Handler&& handler, const asio::any_io_executor& fallback, std::shared_ptr<State> state, Args&&... args) {
+  if constexpr (requires { Node::attempt(state, args...); })
+    if (auto told = Node::attempt(state, args...))
+      return complete_immediately(std::move(handler), fallback, Node::results_of(std::move(*told)));
   auto node = make_node<Node>(std::move(handler), fallback, std::forward<Args>(args)...);
   connect_cancellation<typename Node::waiter_type>(asio::get_associated_cancellation_slot(node->handler()), state, node);
   state->enqueue(std::move(node));
 }
 
-/// Starts an operation that waits for a state, for any completion token. `Node<Handler>` is its waiter, made of `args`. Where
-/// there is an `attempt(state, args...)`, which returns what the waiter would be told if it need not wait, that comes first.
+/// Starts an operation that waits for a state, for any completion token. `Node<Handler>` is its waiter, made of `args`.
 template <typename Signature, template <typename> typename Node, typename State, typename Token, typename... Args>
 auto async_wait(asio::any_io_executor executor, std::shared_ptr<State> state, Token&& token, Args... args) {
   return initiate<Signature>(
       std::move(executor), std::forward<Token>(token),
       []<typename Handler>(Handler handler, const asio::any_io_executor& fallback, std::shared_ptr<State> target,
                            Args... with) {
-        if constexpr (requires { Node<Handler>::attempt(target, with...); })
-          if (auto told = Node<Handler>::attempt(target, with...))
-            return complete_immediately(std::move(handler), fallback, Node<Handler>::results_of(std::move(*told)));
         start_waiting<Node<Handler>>(std::move(handler), fallback, std::move(target), std::move(with)...);
       },
       std::move(state), std::move(args)...);
