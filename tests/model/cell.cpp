@@ -17,16 +17,16 @@ using test::model::explorer;
 using cell = roster::detail::cell_state<int>;
 
 /// A cell, its flights and its callers.
-class scene {
+class cell_model {
  public:
   /// An initialiser that suspends twice and then fails or makes a value. It hears of a cancellation when it suspends again.
   class flight final : public roster::detail::flight<int> {
    public:
-    flight(scene& where, bool fails) : where_(where), fails_(fails) {}
-    asio::awaitable<int> start() override { return where_.fly(fails_); }
+    flight(cell_model& model, bool fails) : model_(model), fails_(fails) {}
+    asio::awaitable<int> start() override { return model_.run(fails_); }
 
    private:
-    scene& where_;
+    cell_model& model_;
     const bool fails_;
   };
 
@@ -45,7 +45,7 @@ class scene {
 
   class node final : public roster::detail::cell_waiter<int> {
    public:
-    node(scene& where, bool fails, caller& whose) : cell_waiter(std::make_shared<flight>(where, fails)), whose_(whose) {}
+    node(cell_model& model, bool fails, caller& whose) : cell_waiter(std::make_shared<flight>(model, fails)), whose_(whose) {}
 
     void complete(std::shared_ptr<cell_waiter>, std::exception_ptr failure,
                   std::shared_ptr<const int> value) noexcept override {
@@ -90,7 +90,7 @@ class scene {
   }
 
   /// At the end: everybody was told, and the cell has a value if somebody got one.
-  void check_rest() {
+  void check_end() {
     bool somebody = false;
     for (const auto& one : callers_) {
       ensure(one->done(), "everybody is told");
@@ -108,14 +108,14 @@ class scene {
 
  private:
   struct in_flight {
-    explicit in_flight(scene& where) : s(where) { ensure(s.running_++ == 0, "initialisers do not overlap"); }
+    explicit in_flight(cell_model& model) : s(model) { ensure(s.running_++ == 0, "initialisers do not overlap"); }
     in_flight(const in_flight&) = delete;
     in_flight& operator=(const in_flight&) = delete;
     ~in_flight() { --s.running_; }
-    scene& s;
+    cell_model& s;
   };
 
-  asio::awaitable<int> fly(bool fails) {
+  asio::awaitable<int> run(bool fails) {
     ++started_;
     const in_flight guard(*this);
     co_await asio::post(asio::use_awaitable);
@@ -130,24 +130,24 @@ class scene {
   int made_ = 0;
 };
 
-std::shared_ptr<scene> make_scene(explorer& stage) {
-  auto s = std::make_shared<scene>();
-  stage.daemon("strand", [&stage, s] { s->context->run(stage); });
+std::shared_ptr<cell_model> make_model(explorer& schedules) {
+  auto s = std::make_shared<cell_model>();
+  schedules.daemon("strand", [&schedules, s] { s->context->run(schedules); });
   return s;
 }
 
 }  // namespace
 
 TEST_CASE("Under every schedule all callers get the one value", "[model][cell]") {
-  test::model::explore("three callers", 2, [](explorer& stage) {
-    auto s = make_scene(stage);
-    std::vector<std::shared_ptr<scene::caller>> callers;
+  test::model::explore("three callers", 2, [](explorer& schedules) {
+    auto s = make_model(schedules);
+    std::vector<std::shared_ptr<cell_model::caller>> callers;
     for (const auto* name : {"first", "second", "third"}) {
       callers.push_back(s->call());
-      stage.actor(name, [s, one = callers.back()] { s->use(one); });
+      schedules.actor(name, [s, one = callers.back()] { s->use(one); });
     }
     return [s, callers] {
-      s->check_rest();
+      s->check_end();
       for (const auto& one : callers)
         ensure(one->got_value(), "nobody was cancelled");
       ensure(s->started() == 1, "one initialiser runs");
@@ -156,25 +156,25 @@ TEST_CASE("Under every schedule all callers get the one value", "[model][cell]")
 }
 
 TEST_CASE("Under every schedule a flight goes on while somebody waits", "[model][cell]") {
-  test::model::explore("one of two callers is cancelled", 4, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("one of two callers is cancelled", 4, [](explorer& schedules) {
+    auto s = make_model(schedules);
     auto fickle = s->call();
     auto patient = s->call();
     auto joined = std::make_shared<bool>(false);
     auto shared_it = std::make_shared<bool>(false);
-    stage.actor("fickle", [s, fickle, joined, shared_it] {
+    schedules.actor("fickle", [s, fickle, joined, shared_it] {
       s->join(fickle);
       *shared_it = *joined;
       s->cancel(fickle);
       await([&] { return fickle->done(); });
     });
-    stage.actor("patient", [s, patient, joined] {
+    schedules.actor("patient", [s, patient, joined] {
       s->join(patient);
       *joined = true;
       await([&] { return patient->done(); });
     });
     return [s, fickle, patient, shared_it] {
-      s->check_rest();
+      s->check_end();
       ensure(fickle->got_value() || fickle->aborted, "a cancelled caller gets the value or operation_aborted");
       ensure(patient->got_value(), "nobody cancelled this caller");
       ensure(s->started() <= (*shared_it ? 1 : 2), "a flight that somebody waits for is not stopped");
@@ -183,36 +183,36 @@ TEST_CASE("Under every schedule a flight goes on while somebody waits", "[model]
 }
 
 TEST_CASE("Under every schedule a caller after the last has left gets a value", "[model][cell]") {
-  test::model::explore("two callers leave, one comes", 2, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("two callers leave, one comes", 2, [](explorer& schedules) {
+    auto s = make_model(schedules);
     auto first = s->call();
     auto second = s->call();
     auto late = s->call();
     s->join(first);
     s->join(second);
-    stage.actor("first", [s, first] { s->cancel(first); });
-    stage.actor("second", [s, second] { s->cancel(second); });
-    stage.actor("late", [s, late] { s->use(late); });
+    schedules.actor("first", [s, first] { s->cancel(first); });
+    schedules.actor("second", [s, second] { s->cancel(second); });
+    schedules.actor("late", [s, late] { s->use(late); });
     return [s, late] {
-      s->check_rest();
+      s->check_end();
       ensure(late->got_value(), "nobody cancelled the late caller");
     };
   });
 }
 
 TEST_CASE("Under every schedule a failure reaches those who waited for it, and nobody later", "[model][cell]") {
-  test::model::explore("an initialiser fails", test::model::unbounded, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("an initialiser fails", test::model::unbounded, [](explorer& schedules) {
+    auto s = make_model(schedules);
     auto failing = s->call(true);
     auto working = s->call();
     auto late = s->call();
-    stage.actor("failing", [s, failing] { s->use(failing); });
-    stage.actor("working", [s, working, late] {
+    schedules.actor("failing", [s, failing] { s->use(failing); });
+    schedules.actor("working", [s, working, late] {
       s->use(working);
       s->use(late);
     });
     return [s, failing, working, late] {
-      s->check_rest();
+      s->check_end();
       ensure(!failing->aborted && !working->aborted, "nobody was cancelled");
       ensure(late->got_value(), "a cell does not keep a failure");
     };
@@ -220,14 +220,14 @@ TEST_CASE("Under every schedule a failure reaches those who waited for it, and n
 }
 
 TEST_CASE("Under every schedule a cell that dies tells its callers", "[model][cell]") {
-  test::model::explore("a cell is closed", test::model::unbounded, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("a cell is closed", test::model::unbounded, [](explorer& schedules) {
+    auto s = make_model(schedules);
     auto first = s->call();
     auto second = s->call();
     s->join(first);
     s->join(second);
-    stage.actor("first", [s, first] { s->cancel(first); });
-    stage.actor("owner", [s] { s->state->abandon(); });
+    schedules.actor("first", [s, first] { s->cancel(first); });
+    schedules.actor("owner", [s] { s->state->abandon(); });
     return [s, first, second] {
       ensure(first->done() && second->done(), "everybody is told");
       ensure(second->got_value() || second->aborted, "a caller gets the value, or hears that the cell is gone");
@@ -236,19 +236,19 @@ TEST_CASE("Under every schedule a cell that dies tells its callers", "[model][ce
 }
 
 TEST_CASE("At whatever moment its context dies, a cell tells its callers", "[model][cell]") {
-  test::model::explore("a cell's context dies", test::model::unbounded, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("a cell's context dies", test::model::unbounded, [](explorer& schedules) {
+    auto s = make_model(schedules);
     auto first = s->call();
     auto second = s->call();
-    stage.actor("callers", [s, first, second] {
+    schedules.actor("callers", [s, first, second] {
       s->join(first);
       s->join(second);
       s->cancel(first);
     });
-    stage.actor("end", [s] { s->context->stop(); });
+    schedules.actor("end", [s] { s->context->stop(); });
     return [s, first, second] {
       s->context.reset();
-      s->check_rest();
+      s->check_end();
       ensure(second->got_value() || second->aborted, "a caller gets the value, or hears that the context is gone");
     };
   });

@@ -32,9 +32,9 @@ template <typename T, typename Token>
 auto async_coroutine(asio::any_io_executor fallback, asio::awaitable<T> body, Token&& token) {
   return initiate<typename coroutine_signature<T>::type>(
       std::move(fallback), std::forward<Token>(token),
-      []<typename Handler>(Handler handler, const asio::any_io_executor& home, asio::awaitable<T> what) {
-        const asio::any_io_executor executor = home_of(handler, home);
-        asio::co_spawn(executor, start_by_post(std::move(what)), std::move(handler));
+      []<typename Handler>(Handler handler, const asio::any_io_executor& default_executor, asio::awaitable<T> operation) {
+        const asio::any_io_executor executor = completion_executor(handler, default_executor);
+        asio::co_spawn(executor, start_by_post(std::move(operation)), std::move(handler));
       },
       std::move(body));
 }

@@ -113,8 +113,8 @@ class closing_service final : public asio::execution_context::service {
 
   const std::shared_ptr<closing_list>& list() const noexcept { return list_; }
 
-  /// Threads whose work comes home to this context. Whoever destroys it asks them to end and joins them, before it closes the
-  /// states that their work may use.
+  /// Threads whose work completes on this context. Its shutdown asks them to end and joins them, before it closes the states
+  /// that their work may use.
   const std::shared_ptr<thread_group>& threads() const noexcept { return threads_; }
 
  private:
@@ -127,14 +127,18 @@ class closing_service final : public asio::execution_context::service {
   const std::shared_ptr<thread_group> threads_ = std::make_shared<thread_group>();
 };
 
+/// Creates Asio's strand service before ours. Services are shut down newest first, and our shutdown joins threads that may
+/// still post to strands.
+inline void ensure_strand_service(const asio::any_io_executor& executor) {
+  [[maybe_unused]] const asio::strand<asio::any_io_executor> creates_the_service(executor);
+}
+
 /// Makes a state that is closed with the context of `executor`.
 template <typename State, typename... Args>
 std::shared_ptr<State> make_context_bound(const asio::any_io_executor& executor, Args&&... args) {
   if (!executor) throw error(errc::stopped, "the context of the executor is gone");
-  // A context shuts its newest service down first. Ours has to be newer than that of the strands, to which its threads may be
-  // posting until it has joined them.
   auto& context = context_of(executor);
-  if (!asio::has_service<closing_service>(context)) asio::strand<asio::any_io_executor> oldest(executor);
+  if (!asio::has_service<closing_service>(context)) ensure_strand_service(executor);
   auto list = asio::use_service<closing_service>(context).list();
   auto state = std::make_shared<State>(executor, std::forward<Args>(args)...);
   closing_list::enlist(*state, std::move(list));

@@ -21,13 +21,13 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// A completion handler with its arguments, on its way home. Destroyed uncalled, it releases what the arguments own.
+/// A completion handler bound to its arguments. Destroyed uncalled, it releases what the arguments own.
 template <typename Handler, typename... Args>
-class delivery {
+class bound_completion {
  public:
   using allocator_type = asio::associated_allocator_t<Handler>;
 
-  delivery(Handler&& handler, std::tuple<Args...> args) : handler_(std::move(handler)), args_(std::move(args)) {}
+  bound_completion(Handler&& handler, std::tuple<Args...> args) : handler_(std::move(handler)), args_(std::move(args)) {}
 
   allocator_type get_allocator() const noexcept { return asio::get_associated_allocator(handler_); }
 
@@ -41,67 +41,65 @@ class delivery {
   std::tuple<Args...> args_;
 };
 
-/// Where a handler is called. Throws `bad_executor` when that would be a context that is gone.
+/// The executor a handler is called on. Throws `bad_executor` if its context is gone.
 template <typename Handler>
-auto home_of(const Handler& handler, const asio::any_io_executor& fallback) {
+auto completion_executor(const Handler& handler, const asio::any_io_executor& fallback) {
   auto executor = asio::get_associated_executor(handler, fallback);
   if constexpr (std::is_same_v<decltype(executor), asio::any_io_executor>)
     if (!executor) throw asio::execution::bad_executor();
   return executor;
 }
 
-/// The handler of a suspended operation, a member of the operation's node. It keeps work on the executor it will be called on,
-/// through that executor itself: `executor_work_guard` has a second copy, which dies after the work has ended, when the context
-/// may be gone.
+/// The handler of a suspended operation, a member of the operation's node. It keeps work on its executor through that executor
+/// itself: `executor_work_guard` has a second copy, which is destroyed after the work has ended, when the context may be gone.
 ///
-/// The node travels home with its handler: it was most likely made there, of memory that is recycled there. The thread that
-/// completes an operation whose home is an `io_context` allocates nothing.
+/// The node is posted together with its handler and freed where that runs, most likely the thread whose memory it recycles. The
+/// thread that completes an operation of an `io_context` allocates nothing.
 template <typename Handler, typename... Args>
 class pending_handler {
  public:
   using executor_type = asio::associated_executor_t<Handler, asio::any_io_executor>;
 
   pending_handler(Handler&& handler, const asio::any_io_executor& fallback)
-      : pending_handler(std::move(handler), home_of(handler, fallback), 0) {}
+      : pending_handler(std::move(handler), completion_executor(handler, fallback), 0) {}
 
   const Handler& handler() const noexcept { return handler_; }
 
-  /// Calls the handler by posting it, with the node that it is a part of, to its executor: once, never inside this call. The
-  /// node is let go of before the handler is called, whose memory it may be made of. A failed allocation terminates: there is
-  /// nobody left to tell.
+  /// Posts the handler, with the node that contains it, to its executor: once, never inside this call. The reference to
+  /// the node is released before the handler is called, which may own the node's memory. A failed allocation terminates: nobody
+  /// is left to report it to.
   template <typename Node>
   void post(std::shared_ptr<Node> node, Args... args) noexcept {
     args_.emplace(std::move(args)...);
-    const auto home = std::move(home_);
-    homecoming trip(std::shared_ptr<pending_handler>(std::move(node), this));
-    if (home.loop)
-      post_in(memory_, *home.loop, std::move(trip));
+    const auto target = std::move(target_);
+    posted_completion completion(std::shared_ptr<pending_handler>(std::move(node), this));
+    if (target.loop)
+      post_in(storage_, *target.loop, std::move(completion));
     else
-      asio::post(*home.other, std::move(trip));
+      asio::post(*target.other, std::move(completion));
   }
 
-  /// Posts `function`, which owns the node, to the handler's executor. Only one post may be under way. A failed allocation
-  /// terminates.
+  /// Posts `function`, which owns the node, to the handler's executor; one post at a time. A failed allocation terminates.
   template <typename Function>
-  void visit(Function function) noexcept {
-    if (home_.loop)
-      post_in(memory_, *home_.loop, std::move(function));
+  void post_function(Function function) noexcept {
+    if (target_.loop)
+      post_in(storage_, *target_.loop, std::move(function));
     else
       // fault b3: `asio::post` -> `asio::dispatch`: a waiter that does not live on a loop is resumed inside the release
-      asio::post(*home_.other, asio::bind_allocator(asio::get_associated_allocator(handler_), std::move(function)));
+      asio::post(*target_.other, asio::bind_allocator(asio::get_associated_allocator(handler_), std::move(function)));
   }
 
-  /// As `post`, but calls the handler at once: from a visit.
+  /// Like `post`, but calls the handler at once: from a function posted by `post_function`.
   template <typename Node>
-  void call(std::shared_ptr<Node> node, Args... args) {
+  void complete_here(std::shared_ptr<Node> node, Args... args) {
     args_.emplace(std::move(args)...);
-    { [[maybe_unused]] const auto home = std::move(home_); }
-    homecoming(std::shared_ptr<pending_handler>(std::move(node), this))();
+    { [[maybe_unused]] const auto target = std::move(target_); }
+    posted_completion(std::shared_ptr<pending_handler>(std::move(node), this))();
   }
 
-  /// Destroys the handler, after the node that it is a part of: the handler may own its memory.
+  /// Destroys the handler after the node that contains it: the handler may own the node's memory.
   template <typename Node>
-  void drop(std::shared_ptr<Node> node) noexcept {
+  void destroy(std::shared_ptr<Node> node) noexcept {
     // fault b5: first `node = nullptr; return;`: a handler is destroyed before the node that it may own, on its way to the lock
     [[maybe_unused]] const auto handler = std::move(handler_);
     node = nullptr;
@@ -112,31 +110,31 @@ class pending_handler {
                                               asio::execution::outstanding_work.tracked));
   using tracked_executor =
       std::decay_t<decltype(asio::prefer(std::declval<const executor_type&>(), asio::execution::outstanding_work.tracked))>;
-  struct tracked_home {
+  struct tracked_target {
     std::optional<tracked_loop> loop;
     std::optional<tracked_executor> other;
   };
 
-  pending_handler(Handler&& handler, const executor_type& home, int) : handler_(std::move(handler)) {
-    if (auto* loop = loop_behind(home))
-      home_.loop.emplace(asio::require(loop->get_executor(), asio::execution::outstanding_work.tracked));
+  pending_handler(Handler&& handler, const executor_type& executor, int) : handler_(std::move(handler)) {
+    if (auto* loop = as_io_context(executor))
+      target_.loop.emplace(asio::require(loop->get_executor(), asio::execution::outstanding_work.tracked));
     else
-      home_.other.emplace(asio::prefer(home, asio::execution::outstanding_work.tracked));
+      target_.other.emplace(asio::prefer(executor, asio::execution::outstanding_work.tracked));
   }
 
-  /// A handler with its arguments, on its way home. Destroyed uncalled, it releases what the arguments own.
-  class homecoming {
+  /// The posted handler with its arguments. Destroyed uncalled, it releases what the arguments own.
+  class posted_completion {
    public:
     using allocator_type = asio::associated_allocator_t<Handler>;
 
-    explicit homecoming(std::shared_ptr<pending_handler> pending) noexcept : pending_(std::move(pending)) {}
-    homecoming(homecoming&&) noexcept = default;
-    homecoming& operator=(homecoming&&) = delete;
-    ~homecoming() {
+    explicit posted_completion(std::shared_ptr<pending_handler> pending) noexcept : pending_(std::move(pending)) {}
+    posted_completion(posted_completion&&) noexcept = default;
+    posted_completion& operator=(posted_completion&&) = delete;
+    ~posted_completion() {
       if (!pending_) return;
-      // The node may live on, if its work does. If not it goes first: the handler may own its memory.
+      // The node may live on, if its work does. If not it is destroyed first: the handler may own its memory.
       // fault b5: first `(void)take(std::move(pending_)); return;`:
-      //   a handler is destroyed before the node that it may own, on its way home
+      //   a posted handler is destroyed before the node that it may own
       [[maybe_unused]] const auto taken = take(std::move(pending_));
     }
 
@@ -145,7 +143,7 @@ class pending_handler {
     void operator()() {
       if (auto slot = asio::get_associated_cancellation_slot(pending_->handler_); slot.is_connected()) slot.clear();
       auto [handler, args] = take(std::move(pending_));
-      std::apply([&called = handler](Args&... each) { std::move(called)(std::move(each)...); }, args);
+      std::apply([&called = handler](Args&... arg) { std::move(called)(std::move(arg)...); }, args);
     }
 
    private:
@@ -157,20 +155,20 @@ class pending_handler {
   };
 
   Handler handler_;
-  tracked_home home_;
+  tracked_target target_;
   std::optional<std::tuple<Args...>> args_;
-  homecoming_memory memory_;
+  completion_storage storage_;
 };
 
 /// Completes an operation that did not have to wait: by posting, or through the immediate executor the handler asks for.
 template <typename Handler, typename... Args>
 void complete_immediately(Handler&& handler, const asio::any_io_executor& fallback, std::tuple<Args...> args) {
-  auto executor = home_of(handler, fallback);
+  auto executor = completion_executor(handler, fallback);
 #if BOOST_ASIO_VERSION >= 102700
   auto immediate = asio::get_associated_immediate_executor(handler, executor);
-  asio::dispatch(immediate, delivery<std::decay_t<Handler>, Args...>(std::move(handler), std::move(args)));
+  asio::dispatch(immediate, bound_completion<std::decay_t<Handler>, Args...>(std::move(handler), std::move(args)));
 #else
-  asio::post(executor, delivery<std::decay_t<Handler>, Args...>(std::move(handler), std::move(args)));
+  asio::post(executor, bound_completion<std::decay_t<Handler>, Args...>(std::move(handler), std::move(args)));
 #endif
 }
 
@@ -190,8 +188,8 @@ struct node_deleter {
 
 /// Makes the node of a suspended operation with the handler's allocator, or with recycled memory.
 ///
-/// What counts a node's references outlives it by the weak reference in the handler's cancellation slot, and with that whatever
-/// a handler's allocator takes memory from, which the handler may own: it is in memory of its own.
+/// The node's control block has memory of its own: a weak reference in the handler's cancellation slot keeps it beyond the node
+/// and the handler, which may own what its allocator takes memory from.
 template <typename Node, typename Handler, typename... Args>
 std::shared_ptr<Node> make_node(Handler&& handler, Args&&... args) {
   auto allocator = asio::get_associated_allocator(handler, asio::recycling_allocator<void>());

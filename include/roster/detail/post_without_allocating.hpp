@@ -17,25 +17,25 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// Room for the operation that takes a handler home to an `io_context`, or a function to it, one at a time: what Asio makes of
-/// four pointers and an allocator.
-struct homecoming_memory {
+/// Storage for one posted operation, so that posting to an `io_context` does not allocate: Asio's operation for a function of
+/// four pointers and an allocator fits, which is checked at run time.
+struct completion_storage {
   alignas(std::max_align_t) std::byte bytes[12 * sizeof(void*)];
 };
 
-/// Gives out that room, and memory from the heap should it be too small. The operation owns what the room is a part of, and has
-/// moved that ownership out before it gives the room back.
+/// Allocates from that storage, or from the heap if too much is asked for. The operation owns the node that contains the
+/// storage, and moves that ownership out before it deallocates, so the storage outlives the operation.
 template <typename T>
-class homecoming_allocator {
+class storage_allocator {
  public:
   using value_type = T;
 
-  explicit homecoming_allocator(homecoming_memory& memory) noexcept : memory_(&memory) {}
+  explicit storage_allocator(completion_storage& storage) noexcept : storage_(&storage) {}
   template <typename U>
-  homecoming_allocator(const homecoming_allocator<U>& other) noexcept : memory_(other.memory_) {}
+  storage_allocator(const storage_allocator<U>& other) noexcept : storage_(other.storage_) {}
 
   T* allocate(std::size_t count) {
-    if (fits(count)) return reinterpret_cast<T*>(memory_->bytes);
+    if (fits(count)) return reinterpret_cast<T*>(storage_->bytes);
     return std::allocator<T>().allocate(count);
   }
 
@@ -44,41 +44,41 @@ class homecoming_allocator {
   }
 
   template <typename U>
-  bool operator==(const homecoming_allocator<U>& other) const noexcept {
-    return memory_ == other.memory_;
+  bool operator==(const storage_allocator<U>& other) const noexcept {
+    return storage_ == other.storage_;
   }
 
  private:
   template <typename>
-  friend class homecoming_allocator;
+  friend class storage_allocator;
 
   static bool fits(std::size_t count) noexcept {
-    return count * sizeof(T) <= sizeof(homecoming_memory) && alignof(T) <= alignof(homecoming_memory);
+    return count * sizeof(T) <= sizeof(completion_storage) && alignof(T) <= alignof(completion_storage);
   }
 
-  homecoming_memory* memory_;
+  completion_storage* storage_;
 };
 
-/// The loop behind an executor, if that is an `io_context`'s own: unlike what hides it, that one takes an allocator.
-inline asio::io_context* loop_behind(const asio::any_io_executor& executor) noexcept {
+/// The `io_context` whose own executor this is, else null. Needed because `any_io_executor` drops the allocator property.
+inline asio::io_context* as_io_context(const asio::any_io_executor& executor) noexcept {
   const auto* bare = executor.target<asio::io_context::executor_type>();
   return bare ? &asio::query(*bare, asio::execution::context) : nullptr;
 }
-inline asio::io_context* loop_behind(const asio::io_context::executor_type& executor) noexcept {
+inline asio::io_context* as_io_context(const asio::io_context::executor_type& executor) noexcept {
   return &asio::query(executor, asio::execution::context);
 }
 template <typename Executor>
-asio::io_context* loop_behind(const Executor&) noexcept {
+asio::io_context* as_io_context(const Executor&) noexcept {
   return nullptr;
 }
 
-/// Posts a function to a loop in the memory that is there for it.
+/// Posts a function to an `io_context`, in the given storage.
 template <typename LoopExecutor, typename Function>
-void post_in(homecoming_memory& memory, const LoopExecutor& executor, Function function) {
+void post_in(completion_storage& storage, const LoopExecutor& executor, Function function) {
   const auto never_inline = asio::require(executor, asio::execution::blocking.never);
   // fault b3: `never_inline` -> `asio::require(never_inline, asio::execution::blocking.possibly)`:
   //   a waiter is resumed inside the release
-  asio::require(never_inline, asio::execution::allocator(homecoming_allocator<std::byte>(memory))).execute(std::move(function));
+  asio::require(never_inline, asio::execution::allocator(storage_allocator<std::byte>(storage))).execute(std::move(function));
 }
 
 }  // namespace detail

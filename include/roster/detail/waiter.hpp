@@ -79,8 +79,8 @@ auto async_wait(asio::any_io_executor executor, std::shared_ptr<State> state, To
   return initiate<Signature>(
       std::move(executor), std::forward<Token>(token),
       []<typename Handler>(Handler handler, const asio::any_io_executor& fallback, std::shared_ptr<State> target,
-                           Args... with) {
-        start_waiting<Node<Handler>>(std::move(handler), fallback, std::move(target), std::move(with)...);
+                           Args... node_args) {
+        start_waiting<Node<Handler>>(std::move(handler), fallback, std::move(target), std::move(node_args)...);
       },
       std::move(state), std::move(args)...);
 }

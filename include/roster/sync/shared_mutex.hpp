@@ -75,14 +75,14 @@ class pending_lock final : public pending_waiter<lock_waiter, Handler, void(erro
   }
 
   void wake(std::shared_ptr<lock_waiter> self, std::shared_ptr<lock_state> lock) noexcept override {
-    this->pending_.visit(lock_awakening<pending_lock>(std::move(self), std::move(lock)));
+    this->pending_.post_function(lock_awakening<pending_lock>(std::move(self), std::move(lock)));
   }
 
   void arrive(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) {
-    this->pending_.call(std::move(self), code, lock_guard<Mode>(std::move(owner)));
+    this->pending_.complete_here(std::move(self), code, lock_guard<Mode>(std::move(owner)));
   }
 
-  void drop(std::shared_ptr<lock_waiter> self) noexcept { this->pending_.drop(std::move(self)); }
+  void drop(std::shared_ptr<lock_waiter> self) noexcept { this->pending_.destroy(std::move(self)); }
 };
 
 }  // namespace detail

@@ -62,7 +62,7 @@ class flight {
 
   asio::cancellation_signal signal;
   std::optional<flight_strand> strand;
-  bool boarded = false;        ///< its coroutine runs; on the strand
+  bool running = false;        ///< its coroutine runs; on the strand
   std::exception_ptr failure;  ///< what starting it threw, if that is known; on the strand
 };
 
@@ -83,8 +83,7 @@ class cell_waiter : public waiter<cell_waiter<T>, std::exception_ptr, std::share
 ///     empty     no value, no flight, no waiters
 ///     running   one flight, at least one waiter; all of them get its outcome
 ///     stopping  one flight whose waiters have all left, and which was asked to stop. It may still produce a value, which
-///     counts.
-///               Waiters that arrived since are not told its failure: the first of them starts the next flight
+///               counts. Waiters that came since do not get its failure: the first of them starts the next flight
 ///     ready     a value, for ever; `ready_` points to it
 ///     closed    the cell or its context is gone
 ///
@@ -105,28 +104,28 @@ class cell_state final : public context_bound {
   /// of its own flight cannot be made.
   void enqueue(std::shared_ptr<cell_waiter<T>> waiter) {
     waiter->own_flight->prepare(this->executor());
-    std::shared_ptr<flight<T>> departing;
-    auto arrived = phase::running;
+    std::shared_ptr<flight<T>> starting;
+    auto found = phase::running;
     {
       std::lock_guard lock(mutex_);  // short:
       const bool from_inside = flight_ && waiter->awaited_on(*flight_->strand);
       // fault b10: `from_inside` -> `false`: an initialiser may wait for itself
       if (phase_ == phase::ready || phase_ == phase::closed || from_inside) {
-        arrived = phase_;
+        found = phase_;
       } else {
         // fault m2: `phase_ == phase::empty` -> `phase_ == phase::empty || phase_ == phase::stopping`:
         //   a newcomer does not wait for the end of a flight that stops
         if (phase_ == phase::empty) {
-          departing = depart(waiter->own_flight);
+          starting = make_current(waiter->own_flight);
         }
         waiters_.push_back(std::move(waiter));
       }
     }
-    if (departing) return launch(std::move(departing));
+    if (starting) return launch(std::move(starting));
     if (!waiter) return;
-    if (arrived == phase::ready)
+    if (found == phase::ready)
       tell(std::move(waiter), nullptr, value());
-    else if (arrived == phase::closed)
+    else if (found == phase::closed)
       tell(std::move(waiter), make_exception(asio::error::operation_aborted), nullptr);
     else
       tell(std::move(waiter), std::make_exception_ptr(error(errc::would_deadlock, "an initialiser awaits its own cell")),
@@ -135,7 +134,7 @@ class cell_state final : public context_bound {
 
   /// Detaches one waiter; the last one to leave asks the flight to stop.
   void cancel(std::shared_ptr<cell_waiter<T>> waiter) noexcept {
-    std::shared_ptr<flight<T>> abandoned;
+    std::shared_ptr<flight<T>> unwanted;
     {
       std::lock_guard lock(mutex_);  // short:
       if (!waiter->queued()) return;
@@ -144,39 +143,39 @@ class cell_state final : public context_bound {
       if (waiters_.empty() && phase_ == phase::running) {
         // fault m2: drop: a flight that was asked to stop takes newcomers for its own
         phase_ = phase::stopping;
-        abandoned = flight_;
+        unwanted = flight_;
       }
     }
     tell(std::move(waiter), make_exception(asio::error::operation_aborted), nullptr);
-    if (abandoned) stop(std::move(abandoned));
+    if (unwanted) stop(std::move(unwanted));
   }
 
   /// The cell is gone: waiters are told, the flight is asked to stop.
   void abandon() noexcept {
-    if (auto abandoned = shut()) stop(std::move(abandoned));
+    if (auto unwanted = close_and_detach()) stop(std::move(unwanted));
   }
 
-  void close() noexcept override { shut(); }
+  void close() noexcept override { close_and_detach(); }
 
  private:
   enum class phase { empty, running, stopping, ready, closed };
 
-  /// Ends the flight when its frame is destroyed before it landed: its context died, or an operation that the initialiser
+  /// Ends the flight when its frame is destroyed before it finished: its context died, or an operation that the initialiser
   /// awaited could not be started, which destroys the coroutine. The cell can be used again unless the context closed it.
-  class landing {
+  class finish_on_exit {
    public:
-    landing(cell_state& state, flight<T>& which) : state_(&state), which_(which) { which.boarded = true; }
-    landing(const landing&) = delete;
-    landing& operator=(const landing&) = delete;
-    ~landing() {
+    finish_on_exit(cell_state& state, flight<T>& current) : state_(&state), flight_(current) { current.running = true; }
+    finish_on_exit(const finish_on_exit&) = delete;
+    finish_on_exit& operator=(const finish_on_exit&) = delete;
+    ~finish_on_exit() {
       if (!state_) return;
-      state_->land(which_, which_.failure ? which_.failure : std::make_exception_ptr(flight_lost()));
+      state_->finish(flight_, flight_.failure ? flight_.failure : std::make_exception_ptr(flight_lost()));
     }
     void done() noexcept { state_ = nullptr; }
 
    private:
     cell_state* state_;
-    const flight<T>& which_;
+    const flight<T>& flight_;
   };
 
   /// Keeps the signal until the coroutine, down to its outermost frame, has ended.
@@ -192,35 +191,35 @@ class cell_state final : public context_bound {
   }
 
   /// Makes a flight the cell's. Under the mutex.
-  std::shared_ptr<flight<T>> depart(std::shared_ptr<flight<T>> departing) noexcept {
+  std::shared_ptr<flight<T>> make_current(std::shared_ptr<flight<T>> starting) noexcept {
     phase_ = phase::running;
-    flight_ = departing;
-    return departing;
+    flight_ = starting;
+    return starting;
   }
 
   /// Starts a flight on its strand, where its coroutine runs and is cancelled.
-  void launch(std::shared_ptr<flight<T>> departing) noexcept {
-    const auto strand = *departing->strand;
-    asio::post(strand, [self = context_bound::shared(this), departing = std::move(departing)] {
+  void launch(std::shared_ptr<flight<T>> starting) noexcept {
+    const auto strand = *starting->strand;
+    asio::post(strand, [self = context_bound::shared(this), starting = std::move(starting)] {
       try {
-        asio::co_spawn(*departing->strand, fly(self, departing),
-                       asio::bind_cancellation_slot(departing->signal.slot(), keep_alive{departing}));
+        asio::co_spawn(*starting->strand, run(self, starting),
+                       asio::bind_cancellation_slot(starting->signal.slot(), keep_alive{starting}));
       } catch (...) {
-        departing->failure = std::current_exception();
-        if (!departing->boarded) self->land(*departing, departing->failure);  // else its frame is yet to be destroyed
+        starting->failure = std::current_exception();
+        if (!starting->running) self->finish(*starting, starting->failure);  // else its frame is yet to be destroyed
       }
     });
   }
 
-  void stop(std::shared_ptr<flight<T>> abandoned) noexcept {
-    const auto strand = *abandoned->strand;
-    asio::post(strand, [abandoned = std::move(abandoned)] {
-      cancel_spawned(abandoned->strand, std::shared_ptr<asio::cancellation_signal>(abandoned, &abandoned->signal));
+  void stop(std::shared_ptr<flight<T>> unwanted) noexcept {
+    const auto strand = *unwanted->strand;
+    asio::post(strand, [unwanted = std::move(unwanted)] {
+      cancel_spawned(unwanted->strand, std::shared_ptr<asio::cancellation_signal>(unwanted, &unwanted->signal));
     });
   }
 
-  static asio::awaitable<void> fly(std::shared_ptr<cell_state> self, std::shared_ptr<flight<T>> current) {
-    landing unfinished(*self, *current);
+  static asio::awaitable<void> run(std::shared_ptr<cell_state> self, std::shared_ptr<flight<T>> current) {
+    finish_on_exit unfinished(*self, *current);
     std::exception_ptr failure;
     try {
       self->value_.emplace(co_await current->start());
@@ -228,24 +227,24 @@ class cell_state final : public context_bound {
       failure = std::current_exception();
     }
     unfinished.done();
-    self->land(*current, std::move(failure));
+    self->finish(*current, std::move(failure));
   }
 
-  void land(const flight<T>& which, std::exception_ptr failure) noexcept {
+  void finish(const flight<T>& current, std::exception_ptr failure) noexcept {
     shared_queue<cell_waiter<T>> told;
-    std::shared_ptr<flight<T>> landed, next;
+    std::shared_ptr<flight<T>> finished, next;
     {
       std::lock_guard lock(mutex_);  // short:
-      // Else the cell was shut, or this one landed before its frame was destroyed.
-      if (flight_.get() != &which) return;
-      landed.swap(flight_);
+      // Else the cell was closed, or this flight finished before its frame was destroyed.
+      if (flight_.get() != &current) return;
+      finished.swap(flight_);
       if (!failure) {
         phase_ = phase::ready;
         ready_.store(&*value_, std::memory_order_release);  // with the acquire in try_get: publishes the value
         told.take_all(waiters_);
         // fault b9: never: a newcomer is told that somebody else was cancelled
       } else if (phase_ == phase::stopping && !waiters_.empty()) {
-        next = depart(waiters_.front().own_flight);
+        next = make_current(waiters_.front().own_flight);
       } else {
         // fault b9: `phase::empty` -> `phase::closed`: a cell retains its failure
         phase_ = phase::empty;
@@ -257,18 +256,18 @@ class cell_state final : public context_bound {
     if (next) launch(std::move(next));
   }
 
-  std::shared_ptr<flight<T>> shut() noexcept {
+  std::shared_ptr<flight<T>> close_and_detach() noexcept {
     shared_queue<cell_waiter<T>> told;
-    std::shared_ptr<flight<T>> abandoned;
+    std::shared_ptr<flight<T>> unwanted;
     {
       std::lock_guard lock(mutex_);  // short:
       if (phase_ != phase::ready) phase_ = phase::closed;
       told.take_all(waiters_);
-      abandoned.swap(flight_);
+      unwanted.swap(flight_);
     }
     while (auto waiter = told.pop_front())
       tell(std::move(waiter), make_exception(asio::error::operation_aborted), nullptr);
-    return abandoned;
+    return unwanted;
   }
 
   std::atomic<const T*> ready_{nullptr};
