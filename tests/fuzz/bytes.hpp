@@ -37,9 +37,9 @@ class bytes {
   std::string_view rest_;
 };
 
-inline void require(bool holds, const char* what) {
+inline void require(bool holds, const char* claim) {
   if (holds) return;
-  std::fprintf(stderr, "does not hold: %s\n", what);
+  std::fprintf(stderr, "does not hold: %s\n", claim);
   std::abort();
 }
 

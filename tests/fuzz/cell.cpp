@@ -33,9 +33,9 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   bool flying = false, left = false, ready = false;
   int flights = 0;
 
-  const auto settle = [&](expectation how) {
+  const auto settle = [&](expectation result) {
     for (auto& each : callers)
-      if (each.expected == expectation::waits) each.expected = how;
+      if (each.expected == expectation::waits) each.expected = result;
   };
   const auto waiting = [&] {
     std::size_t count = 0;

@@ -25,8 +25,8 @@ struct request {
       read.emplace(mutex);
   }
   template <typename Visit>
-  auto visit(Visit what) const {
-    return write ? what(*write) : what(*read);
+  auto visit(Visit visitor) const {
+    return write ? visitor(*write) : visitor(*read);
   }
   bool exclusive() const { return write.has_value(); }
   bool holds() const {

@@ -121,7 +121,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
         require(chunks.context.stop_requested() == (gone || evicted), "the producer is told to stop when it is");
     }
     look();
-    require(chunks.has_ended() == ended, "the end is seen when it is there");
+    require(chunks.has_finished() == ended, "the end is seen when it is there");
   }
   return 0;
 }

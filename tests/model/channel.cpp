@@ -16,9 +16,9 @@ using test::model::explorer;
 using channel = roster::detail::channel<int>;
 
 /// A channel and what its consumer got.
-class scene {
+class channel_model {
  public:
-  explicit scene(std::size_t capacity) : source(capacity, std::nullopt) {}
+  explicit channel_model(std::size_t capacity) : source(capacity, std::nullopt) {}
 
   class reader final : public roster::detail::channel_reader<int> {
    public:
@@ -60,14 +60,14 @@ class scene {
 }  // namespace
 
 TEST_CASE("Under every schedule a stream brings all chunks in order, and its failure after them", "[model][stream]") {
-  test::model::explore("three chunks through a ring of one", 3, [](explorer& stage) {
-    auto s = std::make_shared<scene>(1);
-    stage.actor("producer", [s] {
+  test::model::explore("three chunks through a ring of one", 3, [](explorer& schedules) {
+    auto s = std::make_shared<channel_model>(1);
+    schedules.actor("producer", [s] {
       for (int i = 0; i < 3; ++i)
         ensure(s->source.push(int{i}), "the consumer reads on");
       s->source.finish(std::make_exception_ptr(std::runtime_error("cause")));
     });
-    stage.actor("consumer", [s] {
+    schedules.actor("consumer", [s] {
       while (s->next()) {
       }
       ensure(!s->next(), "the end stays the end");
@@ -80,15 +80,15 @@ TEST_CASE("Under every schedule a stream brings all chunks in order, and its fai
 }
 
 TEST_CASE("Under every schedule a cancelled read loses no chunk", "[model][stream]") {
-  test::model::explore("a read is cancelled", 4, [](explorer& stage) {
-    auto s = std::make_shared<scene>(2);
+  test::model::explore("a read is cancelled", 4, [](explorer& schedules) {
+    auto s = std::make_shared<channel_model>(2);
     auto parked = std::make_shared<bool>(false);
-    stage.actor("producer", [s] {
+    schedules.actor("producer", [s] {
       ensure(s->source.push(0) && s->source.push(1), "the consumer reads on");
       s->source.finish(nullptr);
     });
-    stage.actor("consumer", [s] {
-      auto cancelled = std::make_shared<scene::reader>();
+    schedules.actor("consumer", [s] {
+      auto cancelled = std::make_shared<channel_model::reader>();
       std::exception_ptr failure;
       std::optional<int> chunk;
       if (s->source.try_next(failure, chunk)) {
@@ -112,14 +112,14 @@ TEST_CASE("Under every schedule a cancelled read loses no chunk", "[model][strea
 }
 
 TEST_CASE("Under every schedule a producer whose consumer leaves stops", "[model][stream]") {
-  test::model::explore("the consumer leaves", 3, [](explorer& stage) {
-    auto s = std::make_shared<scene>(1);
-    stage.actor("producer", [s] {
+  test::model::explore("the consumer leaves", 3, [](explorer& schedules) {
+    auto s = std::make_shared<channel_model>(1);
+    schedules.actor("producer", [s] {
       while (s->source.push(1)) {
       }
       s->source.finish(nullptr);
     });
-    stage.actor("consumer", [s] {
+    schedules.actor("consumer", [s] {
       s->next();
       s->source.abandon();
       ensure(!s->next() && s->failures == 1, "a stream that was cancelled fails once");
@@ -131,18 +131,18 @@ TEST_CASE("Under every schedule a producer whose consumer leaves stops", "[model
 
 TEST_CASE("Under every schedule a producer whose thread is wanted back stops, and the consumer hears of it",
           "[model][stream]") {
-  test::model::explore("the worker is shut down", 2, [](explorer& stage) {
-    auto s = std::make_shared<scene>(1);
-    stage.actor("producer", [s] {
+  test::model::explore("the worker is shut down", 2, [](explorer& schedules) {
+    auto s = std::make_shared<channel_model>(1);
+    schedules.actor("producer", [s] {
       while (s->source.push(1)) {
       }
       s->source.finish(nullptr);
     });
-    stage.actor("consumer", [s] {
+    schedules.actor("consumer", [s] {
       if (s->next() && s->next()) return;
       ensure(s->failures == 1, "the stream did not end by itself");
     });
-    stage.actor("owner", [s] { s->source.on_stop(); });
+    schedules.actor("owner", [s] { s->source.on_stop(); });
     return [] {};
   });
 }

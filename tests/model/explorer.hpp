@@ -116,9 +116,9 @@ class explorer {
   std::size_t pick(std::size_t options) { return choices_.pick(options); }
 
   /// Ends the exploration; the actors stay where they are.
-  [[noreturn]] void fail(std::string what) {
+  [[noreturn]] void fail(std::string message) {
     std::unique_lock lock(mutex_);
-    failure_ = std::move(what);
+    failure_ = std::move(message);
     ended_ = true;
     main_turn_.notify_one();
     for (;;)
@@ -260,10 +260,10 @@ inline void await(const condition& ready) {
 }
 
 /// States what has to hold. For actors, and for what is checked after them.
-inline void ensure(bool holds, const char* what) {
+inline void ensure(bool holds, const char* message) {
   if (holds) return;
-  if (auto* explorer = explorer::current()) explorer->fail(what);
-  throw std::logic_error(what);
+  if (auto* explorer = explorer::current()) explorer->fail(message);
+  throw std::logic_error(message);
 }
 
 /// Runs a scenario under every schedule. `set_up(explorer&)` adds the actors, and returns what checks the end. The
@@ -272,11 +272,11 @@ template <typename SetUp>
 void explore(const std::string& name, std::size_t preemptions, SetUp set_up) {
   if (const char* more = std::getenv("ROSTER_MORE_PREEMPTIONS"); more && preemptions != unbounded)
     preemptions += std::strtoull(more, nullptr, 10);
-  auto* stage = new explorer(preemptions);  // never destroyed after a failure: its actors do not end
+  auto* schedules = new explorer(preemptions);  // never destroyed after a failure: its actors do not end
   std::size_t executions = 0;
   do {
-    const std::function<void()> check = set_up(*stage);
-    auto failure = stage->perform();
+    const std::function<void()> check = set_up(*schedules);
+    auto failure = schedules->perform();
     ++executions;
     if (failure.empty()) {
       try {
@@ -285,9 +285,9 @@ void explore(const std::string& name, std::size_t preemptions, SetUp set_up) {
         failure = e.what();
       }
     }
-    if (!failure.empty()) FAIL(name << ": " << failure << ", in execution " << executions << ": " << stage->trace());
-  } while (stage->next());
-  delete stage;
+    if (!failure.empty()) FAIL(name << ": " << failure << ", in execution " << executions << ": " << schedules->trace());
+  } while (schedules->next());
+  delete schedules;
   std::cout << name << ": " << executions << " executions, ";
   preemptions == unbounded ? std::cout << "all there are\n" : std::cout << "at most " << preemptions << " preemptions each\n";
   REQUIRE(executions > 1);

@@ -19,27 +19,27 @@ constexpr auto shared = lock_mode::shared;
 constexpr auto exclusive = lock_mode::exclusive;
 
 /// A lock, who holds it, and who waits for it.
-class scene {
+class lock_model {
  public:
   class request final : public roster::detail::lock_waiter {
    public:
-    request(scene& where, lock_mode wanted, bool competing) : lock_waiter(wanted, competing), where_(where) {}
+    request(lock_model& model, lock_mode wanted, bool competing) : lock_waiter(wanted, competing), model_(model) {}
 
     void complete(std::shared_ptr<lock_waiter>, roster::error_code code, std::shared_ptr<lock_state> owner) noexcept override {
       ensure(completions_++ == 0, "a request completes once");
       ensure(!code == !!owner, "a request gets the lock or an error");
       granted_ = !code;
-      where_.answered(*this);
+      model_.answered(*this);
     }
 
     void wake(std::shared_ptr<lock_waiter> self, std::shared_ptr<lock_state> owner) noexcept override {
       ensure(!done(), "only who waits is woken");
       on_the_way_ = true;
       roster::detail::lock_awakening<request> arrival(std::move(self), std::move(owner));
-      where_.home->get_executor().execute([comes = std::move(arrival), where = &where_, this]() mutable {
+      model_.home->get_executor().execute([comes = std::move(arrival), model = &model_, this]() mutable {
         comes();
         on_the_way_ = false;
-        ++where->arrivals;
+        ++model->arrivals;
       });
     }
 
@@ -58,7 +58,7 @@ class scene {
     bool leaving = false;
 
    private:
-    scene& where_;
+    lock_model& model_;
     int completions_ = 0;
     bool granted_ = false;
     bool on_the_way_ = false;
@@ -120,7 +120,7 @@ class scene {
   }
 
   /// At the end: everybody was told, and the word says that the lock is free and nobody waits.
-  void check_rest() {
+  void check_end() {
     for (const auto& one : requests_)
       ensure(one->done() || !one->began, "everybody is told");
     ensure(lock->try_lock(exclusive), "nobody holds the lock, and nobody waits");
@@ -152,91 +152,91 @@ class scene {
   std::vector<std::shared_ptr<request>> requests_;
 };
 
-auto make_scene(explorer& stage) {
-  auto made = std::make_shared<scene>();
-  stage.daemon("home", [made, &stage] { made->home->run(stage); });
+auto make_model(explorer& schedules) {
+  auto made = std::make_shared<lock_model>();
+  schedules.daemon("home", [made, &schedules] { made->home->run(schedules); });
   return made;
 }
 
-auto rests(const std::shared_ptr<scene>& s) {
-  return [s] { s->check_rest(); };
+auto ends_well(const std::shared_ptr<lock_model>& s) {
+  return [s] { s->check_end(); };
 }
 
 }  // namespace
 
 TEST_CASE("Under every schedule two writers and a reader exclude each other, and all get their turn", "[model][lock]") {
-  test::model::explore("two writers and a reader", 2, [](explorer& stage) {
-    auto s = make_scene(stage);
-    stage.actor("writer", [s] { s->use(exclusive); });
-    stage.actor("other writer", [s] { s->use(exclusive); });
-    stage.actor("reader", [s] { s->use(shared); });
-    return rests(s);
+  test::model::explore("two writers and a reader", 2, [](explorer& schedules) {
+    auto s = make_model(schedules);
+    schedules.actor("writer", [s] { s->use(exclusive); });
+    schedules.actor("other writer", [s] { s->use(exclusive); });
+    schedules.actor("reader", [s] { s->use(shared); });
+    return ends_well(s);
   });
 }
 
 TEST_CASE("Under every schedule readers, one of whom comes back, and a writer get their turns", "[model][lock]") {
-  test::model::explore("two readers, one twice, and a writer", 2, [](explorer& stage) {
-    auto s = make_scene(stage);
-    stage.actor("reader", [s] {
+  test::model::explore("two readers, one twice, and a writer", 2, [](explorer& schedules) {
+    auto s = make_model(schedules);
+    schedules.actor("reader", [s] {
       s->use(shared);
       s->use(shared);
     });
-    stage.actor("other reader", [s] { s->use(shared); });
-    stage.actor("writer", [s] { s->use(exclusive); });
-    return rests(s);
+    schedules.actor("other reader", [s] { s->use(shared); });
+    schedules.actor("writer", [s] { s->use(exclusive); });
+    return ends_well(s);
   });
 }
 
 TEST_CASE("Under every schedule a writer who leaves lets those behind it in", "[model][lock]") {
-  test::model::explore("a writer is cancelled between readers", 2, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("a writer is cancelled between readers", 2, [](explorer& schedules) {
+    auto s = make_model(schedules);
     s->try_lock(shared);
     auto writer = s->ask(exclusive);
     auto reader = s->ask(shared);
-    stage.actor("writer", [s, writer] {
+    schedules.actor("writer", [s, writer] {
       s->enqueue(writer);
       s->finish(writer);
     });
-    stage.actor("canceller", [s, writer] {
+    schedules.actor("canceller", [s, writer] {
       await([&] { return writer->ended > 0; });
       s->cancel(writer);
     });
-    stage.actor("reader", [s, reader] {
+    schedules.actor("reader", [s, reader] {
       ensure(s->acquire(shared), "nobody cancels the reader");
       s->release(shared);
       s->release(shared);  // the first one's, who would not have gone sooner
     });
-    return rests(s);
+    return ends_well(s);
   });
 }
 
 TEST_CASE("Under every schedule a cancelled request gets the lock or an error", "[model][lock]") {
-  test::model::explore("a release and a cancellation race", 3, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("a release and a cancellation race", 3, [](explorer& schedules) {
+    auto s = make_model(schedules);
     s->try_lock(exclusive);
     auto writer = s->ask(exclusive);
-    stage.actor("holder", [s] { s->release(exclusive); });
-    stage.actor("writer", [s, writer] {
+    schedules.actor("holder", [s] { s->release(exclusive); });
+    schedules.actor("writer", [s, writer] {
       s->enqueue(writer);
       s->finish(writer);
     });
-    stage.actor("canceller", [s, writer] { s->cancel(writer); });
-    return rests(s);
+    schedules.actor("canceller", [s, writer] { s->cancel(writer); });
+    return ends_well(s);
   });
 }
 
 TEST_CASE("Under every schedule nobody passes a head that was found ungrantable", "[model][lock]") {
-  test::model::explore("a reader barges", 4, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("a reader barges", 4, [](explorer& schedules) {
+    auto s = make_model(schedules);
     s->try_lock(shared);
     auto writer = s->ask(exclusive);
     auto sent = std::make_shared<bool>(false);
-    stage.actor("writer", [s, writer, sent] {
+    schedules.actor("writer", [s, writer, sent] {
       s->enqueue(writer);
       *sent = true;
       s->finish(writer);
     });
-    stage.actor("barger", [s, sent] {
+    schedules.actor("barger", [s, sent] {
       for (int i = 0; i < 2; ++i) {
         const bool due = *sent;  // stays so: the first hold is released below
         const bool got = s->try_lock(shared);
@@ -245,19 +245,19 @@ TEST_CASE("Under every schedule nobody passes a head that was found ungrantable"
       }
       s->release(shared);
     });
-    return rests(s);
+    return ends_well(s);
   });
 }
 
 TEST_CASE("Under every schedule nobody passes a head that came and found the lock taken", "[model][lock]") {
-  test::model::explore("a writer barges", 3, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("a writer barges", 3, [](explorer& schedules) {
+    auto s = make_model(schedules);
     s->try_lock(exclusive);
     auto writer = s->ask(exclusive);
     s->enqueue(writer);
-    stage.actor("holder", [s] { s->release(exclusive); });
-    stage.actor("writer", [s, writer] { s->finish(writer); });
-    stage.actor("barger", [s, writer] {
+    schedules.actor("holder", [s] { s->release(exclusive); });
+    schedules.actor("writer", [s, writer] { s->finish(writer); });
+    schedules.actor("barger", [s, writer] {
       for (int i = 0; i < 2; ++i) {
         const bool due = s->arrivals > 0;
         const bool got = s->try_lock(exclusive);
@@ -265,13 +265,13 @@ TEST_CASE("Under every schedule nobody passes a head that came and found the loc
         if (got) s->release(exclusive);
       }
     });
-    return rests(s);
+    return ends_well(s);
   });
 }
 
 TEST_CASE("A waiter that was passed is let go of while the queue still has it, not after its handler may have ended",
           "[model][lock]") {
-  scene s;
+  lock_model s;
   s.try_lock(exclusive);
   const auto writer = s.ask(exclusive);
   s.enqueue(writer);
@@ -285,17 +285,17 @@ TEST_CASE("A waiter that was passed is let go of while the queue still has it, n
 }
 
 TEST_CASE("Under every schedule a waiter whose executor dies lets those behind it in", "[model][lock]") {
-  test::model::explore("a waiter's context dies", 2, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("a waiter's context dies", 2, [](explorer& schedules) {
+    auto s = make_model(schedules);
     s->try_lock(exclusive);
     auto writer = s->ask(exclusive);
     s->enqueue(writer);
-    stage.actor("holder", [s] { s->release(exclusive); });
-    stage.actor("barger", [s] {
+    schedules.actor("holder", [s] { s->release(exclusive); });
+    schedules.actor("barger", [s] {
       if (s->try_lock(exclusive)) s->release(exclusive);
     });
-    stage.actor("canceller", [s, writer] { s->cancel(writer); });
-    stage.actor("end", [s] { s->home->stop(); });
+    schedules.actor("canceller", [s, writer] { s->cancel(writer); });
+    schedules.actor("end", [s] { s->home->stop(); });
     return [s, writer] {
       s->home.reset();
       if (writer->granted()) s->release(exclusive);
@@ -305,21 +305,21 @@ TEST_CASE("Under every schedule a waiter whose executor dies lets those behind i
 }
 
 TEST_CASE("Under every schedule nobody passes the head after a release while another tells", "[model][lock]") {
-  test::model::explore("writers barge while somebody tells", 2, [](explorer& stage) {
-    auto s = std::make_shared<scene>();  // nobody is woken
+  test::model::explore("writers barge while somebody tells", 2, [](explorer& schedules) {
+    auto s = std::make_shared<lock_model>();  // nobody is woken
     s->try_lock(exclusive);
     auto first = s->ask(exclusive, false);
     auto second = s->ask(exclusive, false);
     s->enqueue(first);
     s->enqueue(second);
     auto returned = std::make_shared<bool>(false);
-    stage.actor("holder", [s] { s->release(exclusive); });
-    stage.actor("first", [s, first, returned] {
+    schedules.actor("holder", [s] { s->release(exclusive); });
+    schedules.actor("first", [s, first, returned] {
       s->finish(first);
       *returned = true;
     });
-    stage.actor("second", [s, second] { s->finish(second); });
-    stage.actor("barger", [s, second, returned] {
+    schedules.actor("second", [s, second] { s->finish(second); });
+    schedules.actor("barger", [s, second, returned] {
       for (int i = 0; i < 2; ++i) {
         const bool due = *returned;
         const bool got = s->try_lock(exclusive);
@@ -327,60 +327,60 @@ TEST_CASE("Under every schedule nobody passes the head after a release while ano
         if (got) s->release(exclusive);
       }
     });
-    return rests(s);
+    return ends_well(s);
   });
 }
 
 TEST_CASE("Under every schedule a downgrade lets readers in", "[model][lock]") {
-  test::model::explore("a downgrade", 3, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("a downgrade", 3, [](explorer& schedules) {
+    auto s = make_model(schedules);
     s->try_lock(exclusive);
     auto reader = s->ask(shared);
-    stage.actor("holder", [s, reader] {
+    schedules.actor("holder", [s, reader] {
       s->downgrade();
       await([&] { return reader->done(); });
       s->release(shared);
     });
-    stage.actor("reader", [s, reader] {
+    schedules.actor("reader", [s, reader] {
       s->enqueue(reader);
       s->finish(reader);
       s->use(exclusive);
     });
-    return rests(s);
+    return ends_well(s);
   });
 }
 
 TEST_CASE("Under every schedule a lock that dies tells its waiters, and takes nobody's hold", "[model][lock]") {
-  test::model::explore("a lock is closed", 3, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("a lock is closed", 3, [](explorer& schedules) {
+    auto s = make_model(schedules);
     s->try_lock(exclusive);
     auto first = s->ask(exclusive);
     auto second = s->ask(shared);
     s->enqueue(first);
     s->enqueue(second);
-    stage.actor("holder", [s] { s->release(exclusive); });
-    stage.actor("owner", [s] { s->lock->close(); });
-    stage.actor("waiters", [s, first, second] {
+    schedules.actor("holder", [s] { s->release(exclusive); });
+    schedules.actor("owner", [s] { s->lock->close(); });
+    schedules.actor("waiters", [s, first, second] {
       s->finish(first);
       s->finish(second);
     });
-    return rests(s);
+    return ends_well(s);
   });
 }
 
 TEST_CASE("At whatever moment its context dies, a lock tells its waiters", "[model][lock]") {
-  test::model::explore("a lock's context dies", 3, [](explorer& stage) {
-    auto s = make_scene(stage);
+  test::model::explore("a lock's context dies", 3, [](explorer& schedules) {
+    auto s = make_model(schedules);
     s->try_lock(exclusive);
     auto first = s->ask(exclusive);
     auto second = s->ask(shared);
     s->enqueue(first);
-    stage.actor("reader", [s, second] {
+    schedules.actor("reader", [s, second] {
       s->enqueue(second);
       s->cancel(second);
     });
-    stage.actor("holder", [s] { s->release(exclusive); });
-    stage.actor("end", [s] { s->context.reset(); });
+    schedules.actor("holder", [s] { s->release(exclusive); });
+    schedules.actor("end", [s] { s->context.reset(); });
     return [s, first, second] {
       ensure(first->done() && second->done(), "everybody is told when the context dies");
       if (first->granted()) s->release(exclusive);

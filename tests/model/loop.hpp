@@ -26,7 +26,7 @@ class loop : public asio::execution_context {
 
   template <typename F>
   struct job_of final : job {
-    explicit job_of(F&& given) : function(std::move(given)) {}
+    explicit job_of(F&& f) : function(std::move(f)) {}
     void run() override { std::move(function)(); }
     F function;
   };
@@ -58,9 +58,9 @@ class loop : public asio::execution_context {
   executor_type get_executor() noexcept { return executor_type{this}; }
 
   /// The script of a daemon.
-  void run(explorer& stage) {
+  void run(explorer& schedules) {
     for (;;) {
-      stage.point([&] { return stopped_ || !jobs_.empty() || stage.finishing(); });
+      schedules.point([&] { return stopped_ || !jobs_.empty() || schedules.finishing(); });
       if (stopped_ || jobs_.empty()) return;
       const auto next = std::move(jobs_.front());
       jobs_.pop_front();

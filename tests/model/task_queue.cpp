@@ -9,7 +9,7 @@
 
 namespace {
 
-using roster::detail::entry;
+using roster::detail::enqueue_mode;
 using test::model::await;
 using test::model::ensure;
 using test::model::explorer;
@@ -17,19 +17,19 @@ using test::model::point;
 using task_queue = roster::detail::task_queue;
 
 /// A pool, with actors for its threads.
-class scene {
+class queue_model {
  public:
   class work final : public roster::detail::task {
    public:
-    work(scene& where, entry how) : task(std::nullopt, how), where_(where) {}
+    work(queue_model& model, enqueue_mode mode) : task(std::nullopt, mode), model_(model) {}
 
     void execute() noexcept override {
       ensure(!executed_, "work runs once");
       executed_ = true;
-      where_.began();
+      model_.began();
       point();
       if (on_run) on_run();
-      where_.ended();
+      model_.ended();
     }
     void deliver(std::shared_ptr<task>) noexcept override {
       ensure(executed_, "only work that ran is delivered");
@@ -51,32 +51,32 @@ class scene {
    private:
     void completed() { ensure(completions_++ == 0, "a caller is told once"); }
 
-    scene& where_;
+    queue_model& model_;
     bool executed_ = false;
     int completions_ = 0;
     roster::error_code reason_;
   };
 
-  class rest final : public roster::detail::rest_waiter {
+  class idle_wait final : public roster::detail::idle_waiter {
    public:
-    explicit rest(scene& where) : where_(where) {}
-    void complete(std::shared_ptr<rest_waiter>, roster::error_code code) noexcept override {
-      ensure(!done_, "whoever waits for rest is told once");
-      ensure(code || where_.running_ == 0, "at rest nothing runs");
+    explicit idle_wait(queue_model& model) : model_(model) {}
+    void complete(std::shared_ptr<idle_waiter>, roster::error_code code) noexcept override {
+      ensure(!done_, "whoever waits for an idle queue is told once");
+      ensure(code || model_.running_ == 0, "when idle nothing runs");
       done_ = true;
     }
     bool done() const { return done_; }
 
    private:
-    scene& where_;
+    queue_model& model_;
     bool done_ = false;
   };
 
-  scene(std::size_t threads, std::size_t limit)
+  queue_model(std::size_t threads, std::size_t limit)
       : queue(std::make_shared<task_queue>(threads, limit)), threads_(threads), limit_(limit) {}
 
-  std::shared_ptr<work> make(entry how = entry::wait_for_room) {
-    return works_.emplace_back(std::make_shared<work>(*this, how));
+  std::shared_ptr<work> make(enqueue_mode mode = enqueue_mode::wait_if_full) {
+    return works_.emplace_back(std::make_shared<work>(*this, mode));
   }
 
   void push(const std::shared_ptr<work>& one) { queue->enqueue(one); }
@@ -100,7 +100,7 @@ class scene {
   }
 
   /// At the end: everybody was told.
-  void check_rest() {
+  void check_end() {
     for (const auto& one : works_)
       ensure(one->done(), "everybody is told");
     const auto now = queue->count();
@@ -121,84 +121,86 @@ class scene {
   std::vector<std::shared_ptr<work>> works_;
 };
 
-std::shared_ptr<scene> make_scene(explorer& stage, std::size_t threads, std::size_t limit) {
-  auto s = std::make_shared<scene>(threads, limit);
+std::shared_ptr<queue_model> make_model(explorer& schedules, std::size_t threads, std::size_t limit) {
+  auto s = std::make_shared<queue_model>(threads, limit);
   for (std::size_t i = 0; i < threads; ++i)
-    stage.actor("thread", [s] { s->queue->serve(); });
+    schedules.actor("thread", [s] { s->queue->serve(); });
   return s;
 }
 
 }  // namespace
 
 TEST_CASE("Under every schedule two threads take all work, in order", "[model][pool]") {
-  test::model::explore("three pushes, two threads", 2, [](explorer& stage) {
-    auto s = make_scene(stage, 2, 1);
+  test::model::explore("three pushes, two threads", 2, [](explorer& schedules) {
+    auto s = make_model(schedules, 2, 1);
     auto first = s->make();
     auto second = s->make();
     auto third = s->make();
     first->on_run = [other = second.get()] { await([&] { return other->executed(); }); };  // on the other thread
     second->on_run = [other = first.get()] { ensure(other->executed(), "first come, first served"); };
-    stage.actor("caller", [s, first, second, third] {
+    schedules.actor("caller", [s, first, second, third] {
       s->push(first);
       s->push(second);
       s->push(third);
       s->close();
     });
-    return [s] { s->check_rest(); };
+    return [s] { s->check_end(); };
   });
 }
 
 TEST_CASE("Under every schedule no more is accepted than there is room for, and no less", "[model][pool]") {
-  test::model::explore("three try_pushes, room for two", 2, [](explorer& stage) {
-    auto s = make_scene(stage, 1, 1);
+  test::model::explore("three try_pushes, room for two", 2, [](explorer& schedules) {
+    auto s = make_model(schedules, 1, 1);
     auto refused = std::make_shared<int>(0);
-    auto attempt = [s, refused](const std::shared_ptr<scene::work>& one) {
+    auto attempt = [s, refused](const std::shared_ptr<queue_model::work>& one) {
       if (s->try_push(one)) return;
       ++*refused;
       ensure(one->reason() == roster::errc::queue_full, "refused for want of room");
     };
-    stage.actor("caller", [s, attempt, first = s->make(entry::only_if_room), second = s->make(entry::only_if_room)] {
-      attempt(first);
-      attempt(second);
-      s->close();
-    });
-    stage.actor("other caller", [attempt, third = s->make(entry::only_if_room)] { attempt(third); });
+    schedules.actor(
+        "caller", [s, attempt, first = s->make(enqueue_mode::refuse_if_full), second = s->make(enqueue_mode::refuse_if_full)] {
+          attempt(first);
+          attempt(second);
+          s->close();
+        });
+    schedules.actor("other caller", [attempt, third = s->make(enqueue_mode::refuse_if_full)] { attempt(third); });
     return [s, refused] {
-      s->check_rest();
+      s->check_end();
       ensure(*refused <= 1, "two are accepted");
     };
   });
 }
 
 TEST_CASE("Under every schedule there is room again as soon as a caller knows that its call is over", "[model][pool]") {
-  test::model::explore("a call after another", 3, [](explorer& stage) {
-    auto s = make_scene(stage, 1, 0);
-    stage.actor("caller", [s, first = s->make(entry::only_if_room), second = s->make(entry::only_if_room)] {
-      ensure(s->try_push(first), "nothing runs yet");
-      await([&] { return first->done(); });
-      ensure(s->try_push(second), "nothing runs any more");
-      s->close();
-    });
-    return [s] { s->check_rest(); };
+  test::model::explore("a call after another", 3, [](explorer& schedules) {
+    auto s = make_model(schedules, 1, 0);
+    schedules.actor("caller",
+                    [s, first = s->make(enqueue_mode::refuse_if_full), second = s->make(enqueue_mode::refuse_if_full)] {
+                      ensure(s->try_push(first), "nothing runs yet");
+                      await([&] { return first->done(); });
+                      ensure(s->try_push(second), "nothing runs any more");
+                      s->close();
+                    });
+    return [s] { s->check_end(); };
   });
 }
 
 TEST_CASE("Under every schedule a cancelled call is removed or runs, and lets the next one move up", "[model][pool]") {
-  test::model::explore("a cancellation", 2, [](explorer& stage) {
-    auto s = make_scene(stage, 1, 0);
+  test::model::explore("a cancellation", 2, [](explorer& schedules) {
+    auto s = make_model(schedules, 1, 0);
     auto cancelled = s->make();
     auto next = s->make();
-    stage.actor("caller", [s, cancelled, next] {
+    schedules.actor("caller", [s, cancelled, next] {
       s->push(cancelled);
       s->push(next);
       s->close();
     });
-    stage.actor("canceller", [s, cancelled] {
+    schedules.actor("canceller", [s, cancelled] {
       await([&] { return cancelled->queued() || cancelled->executed(); });
       s->queue->cancel(cancelled);
     });
     return [s, cancelled, next] {
-      s->check_rest();
+      s->check_end();
       ensure(next->executed(), "nobody cancelled the next call");
       ensure(cancelled->executed() || cancelled->reason() == boost::asio::error::operation_aborted,
              "removed, if it did not run");
@@ -206,27 +208,27 @@ TEST_CASE("Under every schedule a cancelled call is removed or runs, and lets th
   });
 }
 
-TEST_CASE("Under every schedule a pool that stops leaves nobody waiting, and comes to rest", "[model][pool]") {
-  test::model::explore("a stop", 2, [](explorer& stage) {
-    auto s = make_scene(stage, 1, 1);
+TEST_CASE("Under every schedule a pool that stops leaves nobody waiting, and becomes idle", "[model][pool]") {
+  test::model::explore("a stop", 2, [](explorer& schedules) {
+    auto s = make_model(schedules, 1, 1);
     auto first = s->make();
     auto second = s->make();
-    auto cleanup = s->make(entry::cleanup);
-    auto rest = std::make_shared<scene::rest>(*s);
-    stage.actor("caller", [s, first, second] {
+    auto cleanup = s->make(enqueue_mode::cleanup);
+    auto idle_wait = std::make_shared<queue_model::idle_wait>(*s);
+    schedules.actor("caller", [s, first, second] {
       s->push(first);
       s->push(second);
     });
-    stage.actor("owner", [s, rest, cleanup] {
+    schedules.actor("owner", [s, idle_wait, cleanup] {
       s->queue->stop();
       s->queue->enqueue(cleanup);
-      s->queue->enqueue(rest);
-      await([&] { return rest->done(); });
-      ensure(cleanup->executed(), "at rest the clean-up has run");
+      s->queue->enqueue(idle_wait);
+      await([&] { return idle_wait->done(); });
+      ensure(cleanup->executed(), "when it is idle the clean-up has run");
       s->close();
     });
     return [s, first, second] {
-      s->check_rest();
+      s->check_end();
       for (const auto& one : {first, second})
         ensure(one->executed() || one->reason() == roster::errc::stopped, "stopped, if it did not run");
     };
@@ -234,20 +236,20 @@ TEST_CASE("Under every schedule a pool that stops leaves nobody waiting, and com
 }
 
 TEST_CASE("Under every schedule a pool that closes lets its threads go and tells everybody", "[model][pool]") {
-  test::model::explore("a close", 2, [](explorer& stage) {
-    auto s = make_scene(stage, 1, 0);
+  test::model::explore("a close", 2, [](explorer& schedules) {
+    auto s = make_model(schedules, 1, 0);
     auto first = s->make();
     auto second = s->make();
     first->on_run = [&one = *first] { await([&one] { return one.context.stop_requested(); }); };
-    stage.actor("caller", [s, first, second] {
+    schedules.actor("caller", [s, first, second] {
       s->push(first);
       s->push(second);
     });
-    stage.actor("canceller", [s, second] {
+    schedules.actor("canceller", [s, second] {
       await([&] { return second->queued() || second->executed() || second->done(); });
       s->queue->cancel(second);
     });
-    stage.actor("owner", [s] { s->queue->close(); });
-    return [s] { s->check_rest(); };
+    schedules.actor("owner", [s] { s->queue->close(); });
+    return [s] { s->check_end(); };
   });
 }

@@ -46,9 +46,9 @@ class call_options {
     return *this;
   }
 
-  /// The call must run on `where`; a worker that lives elsewhere fails it with `device_mismatch`.
-  call_options& on(device where) {
-    device_ = std::move(where);
+  /// The call must run on `target`; a worker that lives elsewhere fails it with `device_mismatch`.
+  call_options& on(device target) {
+    device_ = std::move(target);
     return *this;
   }
 
@@ -77,8 +77,8 @@ class call_options_for : public call_options {
   }
 
   /// As `call_options::on`.
-  Derived& on(device where) {
-    call_options::on(std::move(where));
+  Derived& on(device target) {
+    call_options::on(std::move(target));
     return static_cast<Derived&>(*this);
   }
 };

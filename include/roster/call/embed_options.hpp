@@ -21,8 +21,8 @@ class text_embed_options : public call_options_for<text_embed_options> {
   text_embed_options() noexcept {}
 
   /// The task the vectors are for, for models that take one: `search_query`, or a sentence.
-  text_embed_options& instruction(std::string what) {
-    instruction_ = std::move(what);
+  text_embed_options& instruction(std::string text) {
+    instruction_ = std::move(text);
     return *this;
   }
 

@@ -106,7 +106,7 @@ class basic_model {
   /// A model of which this is known.
   explicit basic_model(model_info info) : info_(std::move(info)) {}
 
-  /// Whoever destroys the model in its proper place, if it was registered with one; else null.
+  /// The owner that destroys the model on the executor it was registered with; null if there is none.
   std::shared_ptr<const void> owner() const noexcept { return owner_.lock(); }
 
  private:
@@ -138,7 +138,7 @@ class unary_model : public basic_model, public std::enable_shared_from_this<unar
   [[nodiscard]] asio::awaitable<typename C::outputs> call(std::vector<typename C::input> inputs, typename C::options options) {
     if constexpr (std::default_initializable<typename C::outputs>)
       if (inputs.empty()) return nothing();
-    return hold(keep(), run(std::move(inputs), std::move(options)));
+    return call_keeping_alive(self_or_owner(), run(std::move(inputs), std::move(options)));
   }
 
   /// `call` for any completion token. Handler signature: `void(std::exception_ptr, outputs)`.
@@ -159,12 +159,13 @@ class unary_model : public basic_model, public std::enable_shared_from_this<unar
 
   static asio::awaitable<typename C::outputs> nothing() { co_return typename C::outputs(); }
 
-  std::shared_ptr<const void> keep() {
+  std::shared_ptr<const void> self_or_owner() {
     if (auto owner = this->owner()) return owner;
     return this->weak_from_this().lock();
   }
 
-  static asio::awaitable<typename C::outputs> hold(std::shared_ptr<const void>, asio::awaitable<typename C::outputs> body) {
+  static asio::awaitable<typename C::outputs> call_keeping_alive(std::shared_ptr<const void>,
+                                                                 asio::awaitable<typename C::outputs> body) {
     co_return co_await std::move(body);
   }
 };

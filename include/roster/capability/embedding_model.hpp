@@ -22,17 +22,17 @@ class embedding_model : public unary_model<C> {
   std::size_t dimension() const noexcept { return this->info().dimension; }
 
   /// The vector of one item. In all else like `call`.
-  [[nodiscard]] asio::awaitable<embedding> embed(typename C::input item, typename C::options how = typename C::options()) {
+  [[nodiscard]] asio::awaitable<embedding> embed(typename C::input item, typename C::options options = typename C::options()) {
     std::vector<typename C::input> batch;
     batch.push_back(std::move(item));
-    return first(this->call(std::move(batch), std::move(how)));
+    return first(this->call(std::move(batch), std::move(options)));
   }
 
   /// A vector for each item; without items none, of the length that is known. In all else like `call`.
   [[nodiscard]] asio::awaitable<embeddings> embed(std::vector<typename C::input> items,
-                                                  typename C::options how = typename C::options()) {
+                                                  typename C::options options = typename C::options()) {
     if (items.empty()) return nothing(dimension());
-    return this->call(std::move(items), std::move(how));
+    return this->call(std::move(items), std::move(options));
   }
 
  private:

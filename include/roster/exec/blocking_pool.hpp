@@ -17,12 +17,12 @@ ROSTER_BEGIN_NAMESPACE
 namespace detail {
 
 template <typename Handler>
-using pending_rest = pending_waiter<rest_waiter, Handler, void(error_code)>;
+using pending_idle = pending_waiter<idle_waiter, Handler, void(error_code)>;
 
-/// Completes when a stopped queue has come to rest.
+/// Completes when nothing runs any more in a stopped queue.
 template <typename Token>
-auto async_rest(std::shared_ptr<task_queue> queue, asio::any_io_executor fallback, Token&& token) {
-  return async_wait<void(error_code), pending_rest>(std::move(fallback), std::move(queue), std::forward<Token>(token));
+auto async_wait_idle(std::shared_ptr<task_queue> queue, asio::any_io_executor fallback, Token&& token) {
+  return async_wait<void(error_code), pending_idle>(std::move(fallback), std::move(queue), std::forward<Token>(token));
 }
 
 }  // namespace detail
@@ -89,7 +89,7 @@ class blocking_pool {
   requires(!std::derived_from<std::remove_cvref_t<F>, call_options>) [[nodiscard]] auto run(F&& function, Args&&... arguments) {
     ROSTER_CHECK_CALLABLE(F);
     return detail::call<detail::on_cancel::wait>(
-        queue_, std::nullopt, detail::entry::wait_for_room,
+        queue_, std::nullopt, detail::enqueue_mode::wait_if_full,
         detail::bind_work(std::forward<F>(function), std::forward<Args>(arguments)...));
   }
 
@@ -98,7 +98,7 @@ class blocking_pool {
   [[nodiscard]] auto run(const call_options& options, F&& function, Args&&... arguments) {
     ROSTER_CHECK_CALLABLE(F);
     return detail::call<detail::on_cancel::wait>(
-        queue_, options.deadline(), detail::entry::wait_for_room,
+        queue_, options.deadline(), detail::enqueue_mode::wait_if_full,
         detail::bind_work(std::forward<F>(function), std::forward<Args>(arguments)...));
   }
 
@@ -108,7 +108,7 @@ class blocking_pool {
   [[nodiscard]] auto run_detachable(const call_options& options, F&& function, Args&&... arguments) {
     ROSTER_CHECK_CALLABLE(F);
     return detail::call<detail::on_cancel::detach>(
-        queue_, options.deadline(), detail::entry::wait_for_room,
+        queue_, options.deadline(), detail::enqueue_mode::wait_if_full,
         detail::bind_work(std::forward<F>(function), std::forward<Args>(arguments)...));
   }
 
@@ -117,7 +117,7 @@ class blocking_pool {
   [[nodiscard]] auto try_run(F&& function, Args&&... arguments) {
     ROSTER_CHECK_CALLABLE(F);
     return detail::call<detail::on_cancel::wait>(
-        queue_, std::nullopt, detail::entry::only_if_room,
+        queue_, std::nullopt, detail::enqueue_mode::refuse_if_full,
         detail::bind_work(std::forward<F>(function), std::forward<Args>(arguments)...));
   }
 
@@ -132,7 +132,7 @@ class blocking_pool {
   [[nodiscard]] auto async_run(F&& function, Token&& token) {
     ROSTER_CHECK_CALLABLE(F);
     return detail::async_call<detail::on_cancel::wait, false>(
-        queue_, asio::system_executor(), std::nullopt, detail::entry::wait_for_room,
+        queue_, asio::system_executor(), std::nullopt, detail::enqueue_mode::wait_if_full,
         detail::bind_work(std::forward<F>(function)), std::forward<Token>(token));
   }
 
@@ -145,7 +145,7 @@ class blocking_pool {
   template <typename Executor = asio::any_io_executor>
   [[nodiscard]] asio::awaitable<void, Executor> stop() {
     queue_->stop();
-    return detail::async_rest(queue_, asio::any_io_executor(), asio::use_awaitable_t<Executor>());
+    return detail::async_wait_idle(queue_, asio::any_io_executor(), asio::use_awaitable_t<Executor>());
   }
 
   /// `stop` for any completion token. Handler signature: `void(error_code)`.
@@ -157,7 +157,7 @@ class blocking_pool {
   template <typename Token>
   [[nodiscard]] auto async_stop(Token&& token) {
     queue_->stop();
-    return detail::async_rest(queue_, asio::system_executor(), std::forward<Token>(token));
+    return detail::async_wait_idle(queue_, asio::system_executor(), std::forward<Token>(token));
   }
 
   /// The number of calls that run now.

@@ -79,7 +79,7 @@ class [[nodiscard]] stream {
   void cancel() noexcept {
     if (!source_) return;
     source_->abandon();
-    if (!source_->has_ended()) feed_->cancel();
+    if (!source_->has_finished()) feed_->cancel();
   }
 
   /// What the engine reported last.

@@ -70,7 +70,7 @@ template <typename T>
 asio::awaitable<T> run_timed(std::shared_ptr<timed_operation> timed, call_options::time_point deadline,
                              asio::awaitable<T> operation) {
   struct end_of_timer {
-    explicit end_of_timer(timed_operation& which) : owner(which) {}
+    explicit end_of_timer(timed_operation& timed_op) : owner(timed_op) {}
     end_of_timer(const end_of_timer&) = delete;
     end_of_timer& operator=(const end_of_timer&) = delete;
     ~end_of_timer() { owner.end(); }

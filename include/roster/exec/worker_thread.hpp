@@ -105,7 +105,7 @@ class worker_thread {
   [[nodiscard]] auto run(const call_options& options, F&& function, Args&&... arguments) {
     ROSTER_CHECK_CALLABLE(F);
     return core::template run<detail::on_cancel::wait>(
-        core_, options, detail::entry::wait_for_room,
+        core_, options, detail::enqueue_mode::wait_if_full,
         detail::bind_work(std::forward<F>(function), std::forward<Args>(arguments)...));
   }
 
@@ -114,7 +114,7 @@ class worker_thread {
   [[nodiscard]] auto run_detachable(const call_options& options, F&& function, Args&&... arguments) {
     ROSTER_CHECK_CALLABLE(F);
     return core::template run<detail::on_cancel::detach>(
-        core_, options, detail::entry::wait_for_room,
+        core_, options, detail::enqueue_mode::wait_if_full,
         detail::bind_work(std::forward<F>(function), std::forward<Args>(arguments)...));
   }
 
@@ -129,7 +129,7 @@ class worker_thread {
   [[nodiscard]] auto async_run(F&& function, Token&& token) {
     ROSTER_CHECK_CALLABLE(F);
     auto start = [&] {
-      return core::template run<detail::on_cancel::wait>(core_, call_options(), detail::entry::wait_for_room,
+      return core::template run<detail::on_cancel::wait>(core_, call_options(), detail::enqueue_mode::wait_if_full,
                                                          detail::bind_work(std::forward<F>(function)));
     };
     using result_type = decltype(detail::async_coroutine(core_->executor(), start(), std::forward<Token>(token)));
@@ -146,7 +146,7 @@ class worker_thread {
   template <typename Chunk, typename Produce>
   stream<Chunk> start_stream(const call_options& options, Produce produce, std::size_t capacity = default_stream_capacity) {
     return detail::start_stream<Chunk>(core_->executor(), capacity, options.deadline(), std::move(produce), [&](auto work) {
-      return core::template run<detail::on_cancel::detach>(core_, options, detail::entry::wait_for_room,
+      return core::template run<detail::on_cancel::detach>(core_, options, detail::enqueue_mode::wait_if_full,
                                                            detail::bind_work(std::move(work)));
     });
   }

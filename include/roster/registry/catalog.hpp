@@ -14,8 +14,9 @@ ROSTER_BEGIN_NAMESPACE
 
 /// What a catalog tells of one of its models.
 struct catalogued_model {
-  /// `what` is a model of the capability of this name.
-  catalogued_model(std::string_view of, registered_model what) : capability(of), model(std::move(what)) {}
+  /// A model of the capability with this name.
+  catalogued_model(std::string_view capability_name, registered_model registered)
+      : capability(capability_name), model(std::move(registered)) {}
 
   std::string_view capability;  ///< what it can do
   registered_model model;       ///< what its registry tells of it
@@ -33,12 +34,12 @@ template <capability... Capabilities>
 class catalog {
  public:
   /// Empty registries whose loaders run on `executor`.
-  explicit catalog(asio::any_io_executor executor) : registries_(given<Capabilities>(executor)...) {}
+  explicit catalog(asio::any_io_executor executor) : registries_(registry_args<Capabilities>(executor)...) {}
 
   /// Registries with built-in models, one table for each capability.
   explicit catalog(asio::any_io_executor executor,
                    const builtin_models<Capabilities>&... builtin) requires(sizeof...(Capabilities) > 0)
-      : registries_(given<Capabilities>(executor, builtin)...) {}
+      : registries_(registry_args<Capabilities>(executor, builtin)...) {}
 
   /// The registry of one capability.
   template <capability Capability>
@@ -111,16 +112,17 @@ class catalog {
   }
 
   template <typename Capability>
-  struct given {
-    explicit given(const asio::any_io_executor& where) : executor(where) {}
-    given(const asio::any_io_executor& where, const builtin_models<Capability>& models) : executor(where), builtin(&models) {}
+  struct registry_args {
+    explicit registry_args(const asio::any_io_executor& loop_executor) : executor(loop_executor) {}
+    registry_args(const asio::any_io_executor& loop_executor, const builtin_models<Capability>& models)
+        : executor(loop_executor), builtin(&models) {}
     const asio::any_io_executor& executor;
     const builtin_models<Capability>* builtin = nullptr;
   };
 
   template <typename Capability>
   struct holder {
-    holder(const given<Capability>& from)
+    holder(const registry_args<Capability>& from)
         : models(from.executor, from.builtin ? *from.builtin : builtin_models<Capability>()) {}
     registry<Capability> models;
   };

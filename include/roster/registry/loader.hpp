@@ -117,13 +117,13 @@ concept placement_for = requires(const P& placement) {
 template <capability Capability>
 struct builtin_model {
   /// A model that `make` loads when it is first needed.
-  builtin_model(std::string known_as, model_info what, model_loader<Capability> make)
-      : key(std::move(known_as)), info(std::move(what)), loader(std::move(make)) {}
+  builtin_model(std::string model_key, model_info details, model_loader<Capability> make)
+      : key(std::move(model_key)), info(std::move(details)), loader(std::move(make)) {}
 
   /// A model that a placement makes when it is first needed.
   template <placement_for<Capability> Placement>
-  builtin_model(std::string known_as, const Placement& placement)
-      : builtin_model(std::move(known_as), placement.info(), placement.template loader<Capability>()) {}
+  builtin_model(std::string model_key, const Placement& placement)
+      : builtin_model(std::move(model_key), placement.info(), placement.template loader<Capability>()) {}
 
   std::string key;                  ///< what it is looked up by
   model_info info;                  ///< what is known about it

@@ -93,7 +93,7 @@ class registry {
   ///
   /// **Errors**: `invalid_argument` if `builtin` has an empty key, `already_exists` if it has one twice.
   explicit registry(asio::any_io_executor executor, const builtin_models<Capability>& builtin = builtin_models<Capability>())
-      : state_(std::make_shared<state>(executor)), home_(detail::make_context_bound<detail::context_bound>(executor)) {
+      : state_(std::make_shared<state>(executor)), context_(detail::make_context_bound<detail::context_bound>(executor)) {
     for (const auto& each : builtin) {
       check(each.key);
       if (!state_->defaults.try_emplace(each.key, make_entry(each.key, each.info, each.loader)).second) throw taken(each.key);
@@ -216,7 +216,7 @@ class registry {
   [[nodiscard]] asio::awaitable<void> preload(std::string_view key) { return preload(get(key)); }
 
   /// The executor that loaders run on.
-  const asio::any_io_executor& get_executor() const noexcept { return home_->executor(); }
+  const asio::any_io_executor& get_executor() const noexcept { return context_->executor(); }
 
  private:
   friend class load_context;
@@ -240,7 +240,7 @@ class registry {
   }
 
   entry_ptr make_entry(std::string_view key, model_info info, model_loader<Capability> loader) const {
-    return std::make_shared<entry_type>(std::string(key), std::move(info), std::move(loader), home_);
+    return std::make_shared<entry_type>(std::string(key), std::move(info), std::move(loader), context_);
   }
 
   /// The same model under an ownership of its own, whose end posts the original's to `executor`, unless that has died.
@@ -249,10 +249,10 @@ class registry {
     auto* raw = model.get();
     if constexpr (std::derived_from<model_type, basic_model>)
       if (raw->owner()) throw error(errc::invalid_argument, "the model is already registered with an executor");
-    model_ptr owner(raw, [home = detail::make_context_bound<detail::context_bound>(executor),
+    model_ptr owner(raw, [context = detail::make_context_bound<detail::context_bound>(executor),
                           original = std::move(model)](model_type*) mutable {
       auto last = std::move(original);  // not left in here: the model itself has a weak reference to this
-      if (home->executor()) asio::post(home->executor(), [last = std::move(last)] {});
+      if (context->executor()) asio::post(context->executor(), [last = std::move(last)] {});
     });
     if constexpr (std::derived_from<model_type, basic_model>) raw->owned_by(owner);
     return owner;
@@ -348,7 +348,7 @@ class registry {
   }
 
   const state_ptr state_;
-  const std::shared_ptr<const detail::context_bound> home_;
+  const std::shared_ptr<const detail::context_bound> context_;
 };
 
 ROSTER_END_NAMESPACE

@@ -33,7 +33,7 @@ class pinned {
   static constexpr std::size_t default_queue_limit = 1024;
 
   /// What the factory makes.
-  using engine_type = detail::made_by<Factory>;
+  using engine_type = detail::factory_result_t<Factory>;
 
   /// An engine made by `factory`.
   template <typename F>

@@ -31,7 +31,7 @@ class pooled {
   static constexpr std::size_t default_queue_limit = 1024;
 
   /// What the factory makes.
-  using engine_type = detail::made_by<Factory>;
+  using engine_type = detail::factory_result_t<Factory>;
 
   /// One engine, made by `factory`, on `pool`.
   template <typename F>

@@ -61,7 +61,9 @@ class character_vocabulary {
   ///
   /// **Errors**: `invalid_input` if the text is empty, too long, no valid UTF-8, or has a character outside the vocabulary.
   std::vector<std::uint8_t> encode(std::string_view text, std::size_t limit, std::string_view field) const {
-    const auto fail = [&](const std::string& why) { throw error(errc::invalid_input, fmt::format("{}: {}", field, why)); };
+    const auto fail = [&](const std::string& reason) {
+      throw error(errc::invalid_input, fmt::format("{}: {}", field, reason));
+    };
     std::vector<std::uint8_t> tokens;
     std::size_t length = 0;
     std::optional<std::size_t> space;  // between two words: where
@@ -69,12 +71,12 @@ class character_vocabulary {
       if (++length <= limit) tokens.push_back(static_cast<std::uint8_t>(token));
     };
     for (std::size_t at = 0; at < text.size(); ++at) {
-      const char given = text[at];
-      if (given == ' ' || given == '\t' || given == '\n' || given == '\r') {
+      const char letter = text[at];
+      if (letter == ' ' || letter == '\t' || letter == '\n' || letter == '\r') {
         if (length != 0) space = at;
         continue;
       }
-      const auto found = token(given >= 'A' && given <= 'Z' ? static_cast<char>(given - 'A' + 'a') : given);
+      const auto found = token(letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter);
       if (found == size()) fail(outsider(text.substr(at), at));
       if (space) {
         if (token(' ') == size()) fail(outsider(" ", *space));

@@ -105,11 +105,11 @@ class image_encoder final {
     auto sizes = file.shape(input, {0, 3, 0, 0}, "N x 3 x height x width");
     const auto choose = [&](std::size_t& of_network, std::size_t of_options) {
       if (of_network != 0 && of_options != 0 && of_network != of_options)
-        file.fail(errc::invalid_argument, fmt::format("{}, the options ask for {} x {} pixels", detail::describe(input),
+        file.fail(errc::invalid_argument, fmt::format("{}, the options ask for {} x {} pixels", detail::to_string(input),
                                                       options.input_width(), options.input_height()));
       if (of_network == 0 && of_options == 0)
         file.fail(errc::invalid_argument,
-                  detail::describe(input) + ", so image_encoder_options::input_size has to say which size");
+                  detail::to_string(input) + ", so image_encoder_options::input_size has to say which size");
       of_network = (std::max)(of_network, of_options);
     };
     choose(sizes[2], options.input_height());

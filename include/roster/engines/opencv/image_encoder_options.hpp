@@ -137,11 +137,11 @@ class image_encoder_options {
   std::size_t max_batch() const noexcept { return max_batch_; }
 
  private:
-  static std::array<float, 3> finite(const char* what, double red, double green, double blue) {
+  static std::array<float, 3> finite(const char* option, double red, double green, double blue) {
     const std::array<float, 3> values{static_cast<float>(red), static_cast<float>(green), static_cast<float>(blue)};
     for (const auto value : values)
       if (!detail::is_finite(value))
-        throw error(errc::invalid_argument, std::string("image_encoder_options: no finite ") + what);
+        throw error(errc::invalid_argument, std::string("image_encoder_options: no finite ") + option);
     return values;
   }
 

@@ -99,9 +99,9 @@ class image_generator final {
     roster::detail::seeded_random random(request.seed());
     std::ranges::generate(picture, [&] { return random.normal(); });
 
-    const auto predict = [&](std::span<const float> from, float time, detail::condition given, std::span<float> clean) {
+    const auto predict = [&](std::span<const float> from, float time, detail::condition condition, std::span<float> clean) {
       context.throw_if_stop_requested();
-      evaluate(from, time, given == detail::condition::prompt ? prompt : no_prompt, clean);
+      evaluate(from, time, condition == detail::condition::prompt ? prompt : no_prompt, clean);
     };
     const auto on_step = [&](std::uint32_t step) {
       context.report_progress(step, steps);
@@ -128,14 +128,14 @@ class image_generator final {
     const auto& input = file.input("image");
     auto sizes = file.shape(input, {1, 0, 0, 0}, expected);
     if ((sizes[1] != 1 && sizes[1] != 3) || sizes[2] == 0 || sizes[3] == 0)
-      file.fail(errc::bad_model, fmt::format("{}, expected {}", detail::describe(input), expected));
+      file.fail(errc::bad_model, fmt::format("{}, expected {}", detail::to_string(input), expected));
     file.shape(file.input("time"), {1, 1}, "1 x 1");
     file.shape(file.input("text"), {1, prompts_.dimension()}, fmt::format("1 x {}", prompts_.dimension()));
     return sizes;
   }
 
   void check(const image_request& request, std::uint32_t steps, float guidance) const {
-    const auto fail = [](const std::string& why) { throw error(errc::invalid_input, why); };
+    const auto fail = [](const std::string& reason) { throw error(errc::invalid_input, reason); };
     if (request.width().value_or(width()) != width() || request.height().value_or(height()) != height())
       fail(fmt::format("size: {} x {} pixels, allowed are {} x {}", request.width().value_or(width()),
                        request.height().value_or(height()), width(), height()));

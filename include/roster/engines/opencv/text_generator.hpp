@@ -130,7 +130,7 @@ class text_generator final {
   }
 
   void check(const text_request& request, std::size_t limit, float temperature, float top_p) const {
-    const auto fail = [](const std::string& why) { throw error(errc::invalid_input, why); };
+    const auto fail = [](const std::string& reason) { throw error(errc::invalid_input, reason); };
     if (request.messages().empty() || request.messages().back().from != role::user)
       fail("messages: the last has to be the user's");
     if (limit == 0 || limit > context_length())

@@ -39,8 +39,8 @@ struct outcome {
   }
 };
 
-/// A callable with its arguments. Called with what its thread has to offer, then the arguments; the `run_context` is passed on
-/// to callables that take one.
+/// A callable with its arguments. Called with the arguments its thread adds (an engine, say), then its own; the `run_context`
+/// is passed on to callables that take one.
 template <typename F, typename... Args>
 class bound_work {
  public:
@@ -48,14 +48,14 @@ class bound_work {
   explicit bound_work(std::in_place_t, G&& function, As&&... arguments)
       : function_(std::forward<G>(function)), arguments_(std::forward<As>(arguments)...) {}
 
-  template <typename... Offers>
-  decltype(auto) operator()(run_context& context, Offers&... offers) {
+  template <typename... ContextArgs>
+  decltype(auto) operator()(run_context& context, ContextArgs&... context_args) {
     return std::apply(
         [&](Args&... arguments) -> decltype(auto) {
-          if constexpr (std::is_invocable_v<F, Offers&..., run_context&, Args...>)
-            return std::invoke(std::move(function_), offers..., context, std::move(arguments)...);
+          if constexpr (std::is_invocable_v<F, ContextArgs&..., run_context&, Args...>)
+            return std::invoke(std::move(function_), context_args..., context, std::move(arguments)...);
           else
-            return std::invoke(std::move(function_), offers..., std::move(arguments)...);
+            return std::invoke(std::move(function_), context_args..., std::move(arguments)...);
         },
         arguments_);
   }
@@ -90,8 +90,8 @@ class call_task final : public task {
 
  public:
   call_task(Handler&& handler, const asio::any_io_executor& fallback, std::optional<call_options::time_point> deadline,
-            entry how, Work&& work)
-      : task(deadline, how), pending_(std::move(handler), fallback), work_(std::move(work)) {}
+            enqueue_mode mode, Work&& work)
+      : task(deadline, mode), pending_(std::move(handler), fallback), work_(std::move(work)) {}
 
   const Handler& handler() const noexcept { return pending_.handler(); }
 
@@ -145,7 +145,7 @@ class call_task final : public task {
 /// `outcome`, which needs no default-constructible result, else `(exception_ptr, result)`.
 template <on_cancel Policy, bool WrapOutcome, typename Work, typename Token>
 auto async_call(std::shared_ptr<task_queue> queue, asio::any_io_executor fallback,
-                std::optional<call_options::time_point> deadline, entry how, Work work, Token&& token) {
+                std::optional<call_options::time_point> deadline, enqueue_mode mode, Work work, Token&& token) {
   using result_type = result_of<std::invoke_result_t<Work&, run_context&>>;
   using signature = typename decltype([] {
     if constexpr (WrapOutcome)
@@ -158,11 +158,11 @@ auto async_call(std::shared_ptr<task_queue> queue, asio::any_io_executor fallbac
   return initiate<signature>(
       std::move(fallback), std::forward<Token>(token),
       []<typename Handler>(Handler handler, const asio::any_io_executor& executor, std::shared_ptr<task_queue> target,
-                           std::optional<call_options::time_point> until, entry door, Work what) {
-        start_waiting<call_task<Handler, Work, Policy, WrapOutcome>>(std::move(handler), executor, std::move(target), until,
-                                                                     door, std::move(what));
+                           std::optional<call_options::time_point> task_deadline, enqueue_mode task_mode, Work task_work) {
+        start_waiting<call_task<Handler, Work, Policy, WrapOutcome>>(std::move(handler), executor, std::move(target),
+                                                                     task_deadline, task_mode, std::move(task_work));
       },
-      std::move(queue), deadline, how, std::move(work));
+      std::move(queue), deadline, mode, std::move(work));
 }
 
 /// Turns an operation's outcome into a result or an exception.
@@ -174,11 +174,11 @@ asio::awaitable<R> unwrap(asio::awaitable<outcome<R>> operation) {
 
 /// The coroutine form of `async_call`.
 template <on_cancel Policy, typename Work>
-auto call(std::shared_ptr<task_queue> queue, std::optional<call_options::time_point> deadline, entry how, Work work) {
+auto call(std::shared_ptr<task_queue> queue, std::optional<call_options::time_point> deadline, enqueue_mode mode, Work work) {
   using result_type = result_of<std::invoke_result_t<Work&, run_context&>>;
   constexpr bool wrap = !std::is_void_v<result_type> && !std::is_nothrow_default_constructible_v<result_type>;
   auto operation =
-      async_call<Policy, wrap>(std::move(queue), asio::any_io_executor(), deadline, how, std::move(work), asio::use_awaitable);
+      async_call<Policy, wrap>(std::move(queue), asio::any_io_executor(), deadline, mode, std::move(work), asio::use_awaitable);
   if constexpr (wrap)
     return unwrap(std::move(operation));
   else

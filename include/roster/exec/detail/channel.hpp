@@ -22,7 +22,7 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// The consumer of a channel while it waits. Is told a chunk, or the end, or why there are no more.
+/// The consumer of a channel while it waits: completed with a chunk, or the end, or an error.
 template <typename Chunk>
 class channel_reader : public waiter<channel_reader<Chunk>, std::exception_ptr, std::optional<Chunk>> {
  public:
@@ -38,12 +38,12 @@ class channel_reader : public waiter<channel_reader<Chunk>, std::exception_ptr, 
 ///
 /// Producer and consumer own an index each, and share one word:
 ///
-///     bit  0     reading  the consumer is parked in `reader_`; whoever clears the bit owns the reader and may act for it
-///     bit  1     writing  the producer waits for room, or is about to
-///     bit  2     ended    the producer will push no more; `failure_` is set
-///     bit  3     gone     the consumer will read no more
-///     bit  4     evicted  the producer must stop although the consumer is there
-///     bits 8-63           the number of chunks in the ring
+///     bit  0     reading    the consumer is parked in `reader_`; whoever clears the bit owns the reader and may act for it
+///     bit  1     writing    the producer waits for room, or is about to
+///     bit  2     finished   the producer will push no more; `failure_` is set
+///     bit  3     abandoned  the consumer will read no more
+///     bit  4     shut_down  the producer must stop although the consumer is there
+///     bits 8-63             the number of chunks in the ring
 ///
 /// Each side publishes its move by one read-modify-write, which also tells it whether the other side is parked, so no wake-up
 /// is lost: `acq_rel` throughout, because a count carries the slot's contents one way and its emptiness the other.
@@ -64,8 +64,8 @@ class channel final : public stop_listener {
   /// Waits for room. False when nobody wants more chunks; this one is dropped then.
   bool push(Chunk&& chunk) {
     auto word = word_.load(std::memory_order_acquire);
-    if (count(word) == capacity_ && !(word & (gone | evicted))) word = wait_for_room();
-    if (word & (gone | evicted)) {
+    if (count(word) == capacity_ && !(word & (abandoned | shut_down))) word = wait_for_room();
+    if (word & (abandoned | shut_down)) {
       context.request_stop();  // the other side is about to
       return false;
     }
@@ -77,16 +77,16 @@ class channel final : public stop_listener {
 
   /// Ends the stream, with an error if `failure` is set. The first call counts.
   void finish(std::exception_ptr failure) noexcept {
-    if (finished_.exchange(true, std::memory_order_acq_rel)) return;
+    if (finish_called_.exchange(true, std::memory_order_acq_rel)) return;
     const auto word = word_.load(std::memory_order_acquire);
-    failure_ = (word & evicted) ? std::make_exception_ptr(error(errc::stopped, "the stream's worker was shut down"))
-                                : std::move(failure);
-    if (publish([](std::uint64_t before) { return before | ended; }) & reading) serve(std::move(reader_));
+    failure_ = (word & shut_down) ? std::make_exception_ptr(error(errc::stopped, "the stream's worker was shut down"))
+                                  : std::move(failure);
+    if (publish([](std::uint64_t before) { return before | finished; }) & reading) serve(std::move(reader_));
   }
 
   /// The producer's thread is wanted back.
   void on_stop() noexcept override {
-    word_.fetch_or(evicted, std::memory_order_acq_rel);
+    word_.fetch_or(shut_down, std::memory_order_acq_rel);
     context.request_stop();
     wake_writer();
   }
@@ -96,18 +96,18 @@ class channel final : public stop_listener {
   /// A chunk if one is there; otherwise the end, if that is reached: an error once, then nothing for ever.
   bool try_next(std::exception_ptr& failure, std::optional<Chunk>& chunk) {
     const auto word = word_.load(std::memory_order_acquire);
-    if (word & gone) {
-      failure = std::exchange(aborted_, nullptr);
+    if (word & abandoned) {
+      failure = std::exchange(abandon_failure_, nullptr);
       return true;
     }
-    // fault b23: `count(word) > 0` -> `count(word) > 0 && !(word & ended)`: a failure overtakes the chunks before it
+    // fault b23: `count(word) > 0` -> `count(word) > 0 && !(word & finished)`: a failure overtakes the chunks before it
     if (count(word) > 0) {
       take(chunk);
       const auto left = word_.fetch_sub(one, std::memory_order_acq_rel) - one;
       if ((left & writing) && count(left) <= capacity_ / 2) wake_writer();
       return true;
     }
-    if (!(word & ended)) return false;
+    if (!(word & finished)) return false;
     failure = std::exchange(failure_, nullptr);
     return true;
   }
@@ -116,8 +116,8 @@ class channel final : public stop_listener {
   void enqueue(std::shared_ptr<channel_reader<Chunk>> reader) {
     reader_ = std::move(reader);
     const auto word = word_.fetch_or(reading, std::memory_order_acq_rel);
-    // fault m4: `count(word) > 0 || (word & (ended | gone))` -> `word & gone`: a reader parks without looking again
-    if (count(word) > 0 || (word & (ended | gone)))
+    // fault m4: `count(word) > 0 || (word & (finished | abandoned))` -> `word & abandoned`: a reader parks without looking again
+    if (count(word) > 0 || (word & (finished | abandoned)))
       if (auto own = unpark()) serve(std::move(own));
   }
 
@@ -128,22 +128,22 @@ class channel final : public stop_listener {
 
   /// The consumer leaves: the producer is asked to stop, and is not waited for.
   void abandon() noexcept {
-    if (word_.load(std::memory_order_relaxed) & gone) return;  // set below only, by this side
+    if (word_.load(std::memory_order_relaxed) & abandoned) return;  // set below only, by this side
     auto reader = unpark();
-    if (!reader) aborted_ = make_exception(asio::error::operation_aborted);
-    word_.fetch_or(gone, std::memory_order_acq_rel);
+    if (!reader) abandon_failure_ = make_exception(asio::error::operation_aborted);
+    word_.fetch_or(abandoned, std::memory_order_acq_rel);
     if (reader) abort(std::move(reader));
     context.request_stop();
     wake_writer();
   }
 
   /// Whether the producer is done: there is nothing left to stop.
-  bool has_ended() const noexcept { return word_.load(std::memory_order_acquire) & ended; }
+  bool has_finished() const noexcept { return word_.load(std::memory_order_acquire) & finished; }
 
   run_context context;  ///< what the producer sees
 
  private:
-  static constexpr std::uint64_t reading = 1, writing = 2, ended = 4, gone = 8, evicted = 16, one = 256;
+  static constexpr std::uint64_t reading = 1, writing = 2, finished = 4, abandoned = 8, shut_down = 16, one = 256;
 
   struct slot {
     alignas(Chunk) std::byte bytes[sizeof(Chunk)];
@@ -176,7 +176,7 @@ class channel final : public stop_listener {
     std::uint64_t word = 0;
     const auto may_go_on = [&] {
       word = word_.load(std::memory_order_acquire);
-      return count(word) <= capacity_ / 2 || (word & (gone | evicted));
+      return count(word) <= capacity_ / 2 || (word & (abandoned | shut_down));
     };
     if (yield_until(64, may_go_on)) return word;
     std::unique_lock lock(mutex_);  // blocks: the engine's thread
@@ -215,11 +215,11 @@ class channel final : public stop_listener {
 
   const std::size_t capacity_;
   const std::unique_ptr<slot[]> slots_;
-  std::size_t head_ = 0;        // the consumer's, or whoever acts for it
-  std::size_t tail_ = 0;        // the producer's
-  std::exception_ptr failure_;  // written before `ended`, then the consumer's
-  std::exception_ptr aborted_;  // the consumer's
-  std::atomic<bool> finished_{false};
+  std::size_t head_ = 0;                // the consumer's, or whoever acts for it
+  std::size_t tail_ = 0;                // the producer's
+  std::exception_ptr failure_;          // written before `finished`, then the consumer's
+  std::exception_ptr abandon_failure_;  // the consumer's
+  std::atomic<bool> finish_called_{false};
   std::atomic<std::uint64_t> word_{0};
   std::shared_ptr<channel_reader<Chunk>> reader_;  // owned by whoever sets or clears `reading`
   std::mutex mutex_;

@@ -16,30 +16,30 @@ template <typename F>
 concept factory = device_factory<F> || std::is_invocable_v<F&>;
 
 template <typename F>
-struct made_by_trait : std::invoke_result<F&> {};
+struct factory_result : std::invoke_result<F&> {};
 template <device_factory F>
-struct made_by_trait<F> : std::invoke_result<F&, const device&> {};
+struct factory_result<F> : std::invoke_result<F&, const device&> {};
 
 /// What a factory makes.
 template <typename F>
-using made_by = typename made_by_trait<F>::type;
+using factory_result_t = typename factory_result<F>::type;
 
-/// What a factory made, at the place where it lives: neither copied nor moved.
+/// What a factory returned, constructed in place: neither copied nor moved.
 template <typename T>
-class made_in_place {
+class factory_value {
  public:
   template <factory F>
-  made_in_place(F& function, const device& where) : value(make(function, where)) {}
-  made_in_place(const made_in_place&) = delete;
-  made_in_place& operator=(const made_in_place&) = delete;
+  factory_value(F& function, const device& target_device) : value(make(function, target_device)) {}
+  factory_value(const factory_value&) = delete;
+  factory_value& operator=(const factory_value&) = delete;
 
   T value;
 
  private:
   template <typename F>
-  static made_by<F> make(F& function, const device& where) {
+  static factory_result_t<F> make(F& function, const device& target_device) {
     if constexpr (device_factory<F>)
-      return function(where);
+      return function(target_device);
     else
       return function();
   }

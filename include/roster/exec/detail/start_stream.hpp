@@ -27,7 +27,7 @@ class channel_sink final : public sink<Chunk> {
   channel<Chunk>& target_;
 };
 
-/// Work that feeds a channel: `produce(offers..., sink<Chunk>&, run_context&)`, on a thread that has `offers` to give. The
+/// Work that feeds a channel: `produce(sink<Chunk>&, run_context&)`, preceded by the engine if the thread has one. The
 /// channel ends when the work is destroyed, so that whoever wraps it can first give back what the call held.
 template <typename Chunk, typename Produce>
 class stream_work {

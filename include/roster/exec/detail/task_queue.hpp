@@ -21,10 +21,10 @@ ROSTER_BEGIN_NAMESPACE
 namespace detail {
 
 /// How a task enters its queue.
-enum class entry {
-  wait_for_room,
-  only_if_room,  ///< or else it fails with `queue_full`
-  cleanup        ///< before all others, even after `stop`, and even if its caller is cancelled
+enum class enqueue_mode {
+  wait_if_full,
+  refuse_if_full,  ///< or else it fails with `queue_full`
+  cleanup          ///< before all others, even after `stop`, and even if its caller is cancelled
 };
 
 /// Work for the threads of a `task_queue`, with the caller who waits for it.
@@ -32,7 +32,7 @@ class task : public queue_node<task> {
  public:
   using waiter_type = task;
 
-  task(std::optional<call_options::time_point> deadline, entry how) : context(deadline), enters(how) {}
+  task(std::optional<call_options::time_point> deadline, enqueue_mode chosen_mode) : context(deadline), mode(chosen_mode) {}
   task(const task&) = delete;
   task& operator=(const task&) = delete;
   virtual ~task() = default;
@@ -40,8 +40,8 @@ class task : public queue_node<task> {
   /// Runs the work, keeps its outcome, destroys it. On a thread of the queue.
   virtual void execute() noexcept = 0;
 
-  /// Completes the caller with the outcome. Like the other completions it gets the reference to let go of before it calls home:
-  /// the node may be made of memory that the caller takes back.
+  /// Completes the caller with the outcome. Like the other completions it takes the owning reference, and
+  /// releases it before the handler runs: the node's memory may come from the handler's allocator.
   virtual void deliver(std::shared_ptr<task> self) noexcept = 0;
 
   /// Destroys work that will never start, fails the caller.
@@ -51,12 +51,12 @@ class task : public queue_node<task> {
   virtual void interrupt(std::shared_ptr<task> self) noexcept = 0;
 
   run_context context;
-  const entry enters;
+  const enqueue_mode mode;
   bool started = false;  ///< or bound to start: can no longer be taken back; guarded by the queue's mutex
 };
 
-/// Whoever waits for a queue to come to rest.
-class rest_waiter : public waiter<rest_waiter, error_code> {};
+/// A caller that waits until nothing runs.
+class idle_waiter : public waiter<idle_waiter, error_code> {};
 
 /// Tasks on their way to a fixed number of threads: first come, first served.
 ///
@@ -91,22 +91,22 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
     auto refusal = errc::stopped;
     {
       std::lock_guard lock(mutex_);  // short:
-      if (work->enters == entry::cleanup) {
+      if (work->mode == enqueue_mode::cleanup) {
         if (!closed_) {
           work->started = true;
           cleanup_.push_back(std::move(work));
           wake = true;
         }
         // fault m3: `>=` -> `>`: one more call is accepted than there is room for
-      } else if (!stopped_ && work->enters == entry::only_if_room && queue_.size() >= room()) {
+      } else if (!stopped_ && work->mode == enqueue_mode::refuse_if_full && queue_.size() >= room()) {
         refusal = errc::queue_full;
       } else if (!stopped_) {
         queue_.push_back(std::move(work));
         may_have_tasks_.store(true, std::memory_order_relaxed);
-        // fault m3: `idle_ > woken_` -> `idle_ > woken_ && queue_.size() == 1`:
+        // fault m3: `idle_threads_ > woken_threads_` -> `idle_threads_ > woken_threads_ && queue_.size() == 1`:
         //   a push wakes a thread only when the queue was empty
-        wake = idle_ > woken_;
-        woken_ += wake;
+        wake = idle_threads_ > woken_threads_;
+        woken_threads_ += wake;
       }
     }
     if (work)
@@ -143,22 +143,22 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   }
 
   /// Tells `waiter` when nothing runs any more. After `stop`.
-  void enqueue(std::shared_ptr<rest_waiter> waiter) noexcept {
+  void enqueue(std::shared_ptr<idle_waiter> waiter) noexcept {
     {
       std::lock_guard lock(mutex_);  // short:
-      // fault m3: `!cleanup_.empty()` -> `false`: a pool comes to rest before its clean-up
-      if (!running_.empty() || !cleanup_.empty()) return resting_.push_back(std::move(waiter));
+      // fault m3: `!cleanup_.empty()` -> `false`: a pool is idle before its clean-up
+      if (!running_.empty() || !cleanup_.empty()) return idle_waiters_.push_back(std::move(waiter));
     }
-    rest_waiter::tell(std::move(waiter), error_code());
+    idle_waiter::tell(std::move(waiter), error_code());
   }
 
-  void cancel(std::shared_ptr<rest_waiter> waiter) noexcept {
+  void cancel(std::shared_ptr<idle_waiter> waiter) noexcept {
     {
       std::lock_guard lock(mutex_);  // short:
       if (!waiter->queued()) return;
-      resting_.erase(*waiter);
+      idle_waiters_.erase(*waiter);
     }
-    rest_waiter::tell(std::move(waiter), asio::error::operation_aborted);
+    idle_waiter::tell(std::move(waiter), asio::error::operation_aborted);
   }
 
   /// Stops, asks running work to end, and lets the threads go.
@@ -179,12 +179,12 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
     while (work) {
       work->execute();
       std::shared_ptr<task> done;
-      shared_queue<rest_waiter> told;
+      shared_queue<idle_waiter> told;
       {
         std::lock_guard lock(mutex_);  // short:
-        done = running_.erase(*work);  // before the caller hears of it, who may rely on there being room now
+        done = running_.erase(*work);  // before the caller is told, who may rely on the room
         work = start_next();
-        if (running_.empty() && cleanup_.empty()) told.take_all(resting_);
+        if (running_.empty() && cleanup_.empty()) told.take_all(idle_waiters_);
       }
       auto& ended = *done;
       // fault m3: `ended.deliver(std::move(done));` -> `
@@ -194,7 +194,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
       //   a thread counts as busy when its caller knows that the call is over
       ended.deliver(std::move(done));
       while (auto waiter = told.pop_front())
-        rest_waiter::tell(std::move(waiter), error_code());
+        idle_waiter::tell(std::move(waiter), error_code());
       if (!work) work = wait_for_task();
     }
     served_ = nullptr;
@@ -209,10 +209,10 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
     yield_until(4, [this] { return may_have_tasks_.load(std::memory_order_relaxed); });  // a guess: the mutex decides
     std::unique_lock lock(mutex_);                                                       // blocks: a pool or worker thread
     while (!closed_ && cleanup_.empty() && queue_.empty()) {
-      ++idle_;
+      ++idle_threads_;
       wake_.wait(lock);  // blocks: a pool or worker thread
-      --idle_;
-      if (woken_ > 0) --woken_;  // fault m3: drop: a thread that was woken in vain counts as woken for ever
+      --idle_threads_;
+      if (woken_threads_ > 0) --woken_threads_;  // fault m3: drop: a thread that was woken in vain counts as woken for ever
     }
     return start_next();
   }
@@ -240,16 +240,16 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   const std::size_t threads_;
   const std::size_t limit_;
   mutable std::mutex mutex_;
-  std::condition_variable wake_;  // blocks: a pool or worker thread
-  std::size_t idle_ = 0;          // threads that wait
-  std::size_t woken_ = 0;         // those of them that were notified
+  std::condition_variable wake_;   // blocks: a pool or worker thread
+  std::size_t idle_threads_ = 0;   // threads that wait
+  std::size_t woken_threads_ = 0;  // those of them that were notified
   std::atomic<bool> may_have_tasks_{false};
   bool stopped_ = false;
   bool closed_ = false;
   shared_queue<task> queue_;
   shared_queue<task> cleanup_;
   shared_queue<task> running_;
-  shared_queue<rest_waiter> resting_;
+  shared_queue<idle_waiter> idle_waiters_;
 };
 
 }  // namespace detail

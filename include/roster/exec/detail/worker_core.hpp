@@ -28,7 +28,7 @@ class state_factory {
   state_factory(const state_factory&) = delete;
   state_factory& operator=(const state_factory&) = delete;
   virtual ~state_factory() = default;
-  virtual void make(std::optional<made_in_place<State>>& target, const device& where) = 0;
+  virtual void make(std::optional<factory_value<State>>& target, const device& target_device) = 0;
 };
 
 template <typename State, typename F>
@@ -36,7 +36,9 @@ class state_factory_of final : public state_factory<State> {
  public:
   explicit state_factory_of(F function) : function_(std::move(function)) {}
 
-  void make(std::optional<made_in_place<State>>& target, const device& where) override { target.emplace(function_, where); }
+  void make(std::optional<factory_value<State>>& target, const device& target_device) override {
+    target.emplace(function_, target_device);
+  }
 
  private:
   F function_;
@@ -46,12 +48,12 @@ class state_factory_of final : public state_factory<State> {
 template <typename State>
 struct worker_session {
   worker_session(std::size_t queue_limit, device chosen)
-      : queue(std::make_shared<task_queue>(1, queue_limit)), where(std::move(chosen)) {}
+      : queue(std::make_shared<task_queue>(1, queue_limit)), target_device(std::move(chosen)) {}
 
   const std::shared_ptr<task_queue> queue;
-  const device where;
+  const device target_device;
   thread_group::handle thread;
-  std::optional<made_in_place<State>> state;
+  std::optional<factory_value<State>> state;
 };
 
 /// What a worker's callers share. Closed with its owner, or with its context.
@@ -60,12 +62,12 @@ class worker_core final : public context_bound {
  public:
   using session = worker_session<State>;
 
-  worker_core(const asio::any_io_executor& executor, std::shared_ptr<state_factory<State>> factory, device where,
+  worker_core(const asio::any_io_executor& executor, std::shared_ptr<state_factory<State>> factory, device target_device,
               std::size_t queue_limit)
       : context_bound(executor),
         threads_(asio::use_service<closing_service>(context_of(executor)).threads()),
         factory_(std::move(factory)),
-        default_device_(std::move(where)),
+        default_device_(std::move(target_device)),
         queue_limit_(queue_limit),
         cell_(executor) {}
 
@@ -94,23 +96,23 @@ class worker_core final : public context_bound {
     } else if (self->stopped()) {
       throw error(errc::stopped);
     } else {
-      auto where = wanted.value_or(self->default_device_);
-      current = *co_await self->cell_.get_or_init(start, self, std::move(where));
+      auto target_device = wanted.value_or(self->default_device_);
+      current = *co_await self->cell_.get_or_init(start, self, std::move(target_device));
     }
-    if (wanted && *wanted != current->where)
-      throw error(errc::device_mismatch,
-                  fmt::format("the worker lives on '{}', the call asks for '{}'", current->where.name(), wanted->name()));
+    if (wanted && *wanted != current->target_device)
+      throw error(errc::device_mismatch, fmt::format("the worker lives on '{}', the call asks for '{}'",
+                                                     current->target_device.name(), wanted->name()));
     co_return current;
   }
 
   /// Runs `work(run_context&, State&)` on the worker's thread.
   template <on_cancel Policy, typename Work>
-  static auto run(std::shared_ptr<worker_core> self, call_options options, entry how, Work work)
+  static auto run(std::shared_ptr<worker_core> self, call_options options, enqueue_mode mode, Work work)
       -> asio::awaitable<result_of<std::invoke_result_t<Work&, run_context&, State&>>> {
     auto current = co_await started(std::move(self), options.on());
     auto queue = current->queue;
     on_state<Work> bound{std::move(current), std::move(work)};
-    co_return co_await call<Policy>(std::move(queue), options.deadline(), how, std::move(bound));
+    co_return co_await call<Policy>(std::move(queue), options.deadline(), mode, std::move(bound));
   }
 
   /// Refuses new calls, waits for the running one, destroys the state on its thread.
@@ -120,7 +122,7 @@ class worker_core final : public context_bound {
     current->queue->stop();
     drop_state work{current};
     try {
-      co_await call<on_cancel::detach>(current->queue, std::nullopt, entry::cleanup, std::move(work));
+      co_await call<on_cancel::detach>(current->queue, std::nullopt, enqueue_mode::cleanup, std::move(work));
     } catch (const boost::system::system_error& failure) {
       if (failure.code() != errc::stopped) throw;  // somebody else has stopped it
     }
@@ -138,15 +140,15 @@ class worker_core final : public context_bound {
  private:
   template <typename Work>
   struct on_state {
-    std::shared_ptr<session> where;
+    std::shared_ptr<session> current;
     Work work;
-    decltype(auto) operator()(run_context& context) { return work(context, where->state->value); }
+    decltype(auto) operator()(run_context& context) { return work(context, current->state->value); }
   };
 
   struct make_state {
     std::shared_ptr<state_factory<State>> factory;
     std::shared_ptr<session> target;
-    void operator()(run_context&) { factory->make(target->state, target->where); }
+    void operator()(run_context&) { factory->make(target->state, target->target_device); }
   };
 
   struct drop_state {
@@ -165,9 +167,9 @@ class worker_core final : public context_bound {
     }
   };
 
-  static asio::awaitable<std::shared_ptr<session>> start(std::shared_ptr<worker_core> self, device where) {
+  static asio::awaitable<std::shared_ptr<session>> start(std::shared_ptr<worker_core> self, device target_device) {
     if (self->stopped()) throw error(errc::stopped);
-    auto fresh = std::make_shared<session>(self->queue_limit_, std::move(where));
+    auto fresh = std::make_shared<session>(self->queue_limit_, std::move(target_device));
     const auto live = [fresh] {
       fresh->queue->serve();
       fresh->state.reset();
@@ -176,7 +178,7 @@ class worker_core final : public context_bound {
     close_on_failure guard{fresh};
     if (!self->adopt(fresh)) throw error(errc::stopped);
     make_state work{self->factory_, fresh};
-    co_await call<on_cancel::wait>(fresh->queue, std::nullopt, entry::wait_for_room, std::move(work));
+    co_await call<on_cancel::wait>(fresh->queue, std::nullopt, enqueue_mode::wait_if_full, std::move(work));
     guard.started = nullptr;
     co_return fresh;
   }

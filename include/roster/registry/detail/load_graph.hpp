@@ -21,7 +21,7 @@ class load_wait;
 
 /// Something that can be loaded. All but the label is the graph's.
 struct load_node {
-  explicit load_node(std::string what) : label(std::move(what)) {}
+  explicit load_node(std::string text) : label(std::move(text)) {}
   load_node(const load_node&) = delete;
   load_node& operator=(const load_node&) = delete;
 

@@ -62,8 +62,9 @@ class registry_entry {
   }
 
   /// A model that is loaded when it is first needed.
-  registry_entry(std::string key, model_info info, model_loader<Capability> loader, std::shared_ptr<const context_bound> home)
-      : info_(std::move(info)), lazy_(std::make_unique<lazy_part>(std::move(key), std::move(loader), std::move(home))) {}
+  registry_entry(std::string key, model_info info, model_loader<Capability> loader,
+                 std::shared_ptr<const context_bound> context)
+      : info_(std::move(info)), lazy_(std::make_unique<lazy_part>(std::move(key), std::move(loader), std::move(context))) {}
 
   /// The model, if it is there. The pointer is valid as long as the entry.
   const model_ptr* try_get() const noexcept {
@@ -115,12 +116,12 @@ class registry_entry {
 
  private:
   struct lazy_part {
-    lazy_part(std::string name, model_loader<Capability> how, std::shared_ptr<const context_bound> where)
-        : key(std::move(name)),
+    lazy_part(std::string entry_key, model_loader<Capability> entry_loader, std::shared_ptr<const context_bound> entry_context)
+        : key(std::move(entry_key)),
           node(fmt::format("{} '{}'", std::string_view(Capability::name), key)),
-          loader(std::move(how)),
-          home(std::move(where)),
-          cell(home->executor()) {}
+          loader(std::move(entry_loader)),
+          context(std::move(entry_context)),
+          cell(context->executor()) {}
 
     void failed(std::shared_ptr<const std::string> message) noexcept {
       remember(std::move(message));
@@ -135,7 +136,7 @@ class registry_entry {
     const std::string key;
     load_node node;
     const model_loader<Capability> loader;
-    const std::shared_ptr<const context_bound> home;
+    const std::shared_ptr<const context_bound> context;
     async_once_cell<model_ptr> cell;
     std::atomic<load_state> state{load_state::unloaded};
     mutable std::mutex mutex;
@@ -167,7 +168,7 @@ class registry_entry {
     const auto before = lazy.state.exchange(load_state::loading);
     std::exception_ptr cause;
     try {
-      load_context context(lazy.key, self->info_, lazy.home->executor(), lazy.node);
+      load_context context(lazy.key, self->info_, lazy.context->executor(), lazy.node);
       auto model = co_await lazy.loader(context);
       if (!model) throw error(errc::bad_model, "the loader returned no model");
       lazy.remember(nullptr);  // fault b30: drop: an entry keeps the error of a load that failed before

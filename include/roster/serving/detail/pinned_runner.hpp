@@ -22,10 +22,10 @@ namespace detail {
 template <typename Engine>
 class pinned_runner {
  public:
-  pinned_runner(const asio::any_io_executor& executor, std::shared_ptr<state_factory<Engine>> factory, device where,
+  pinned_runner(const asio::any_io_executor& executor, std::shared_ptr<state_factory<Engine>> factory, device target_device,
                 std::size_t queue_limit)
       : gate_(std::make_shared<admission_gate>(admission(1, queue_limit))),
-        core_(make_context_bound<worker_core<Engine>>(executor, std::move(factory), std::move(where),
+        core_(make_context_bound<worker_core<Engine>>(executor, std::move(factory), std::move(target_device),
                                                       (std::numeric_limits<std::size_t>::max)() / 2)) {}
   pinned_runner(const pinned_runner&) = delete;
   pinned_runner& operator=(const pinned_runner&) = delete;
@@ -49,11 +49,11 @@ class pinned_runner {
       -> asio::awaitable<result_of<std::invoke_result_t<Work&, Engine&, run_context&>>> {
     admitted<Work> bound(self->gate_->enter(), std::move(work));
     co_return co_await worker_core<Engine>::template run<on_cancel::detach>(self->core_, std::move(options),
-                                                                            entry::wait_for_room, std::move(bound));
+                                                                            enqueue_mode::wait_if_full, std::move(bound));
   }
 
  private:
-  struct describe {
+  struct add_engine_info {
     model_info info;
     model_info operator()(run_context&, Engine& engine) {
       describe_engine(engine, info);
@@ -62,9 +62,9 @@ class pinned_runner {
   };
 
   static asio::awaitable<model_info> make(std::shared_ptr<pinned_runner> self, model_info info) {
-    describe work{std::move(info)};
-    co_return co_await worker_core<Engine>::template run<on_cancel::wait>(self->core_, call_options(), entry::wait_for_room,
-                                                                          std::move(work));
+    add_engine_info work{std::move(info)};
+    co_return co_await worker_core<Engine>::template run<on_cancel::wait>(self->core_, call_options(),
+                                                                          enqueue_mode::wait_if_full, std::move(work));
   }
 
   /// Members are destroyed from the last: place in the queue back, and then the work, which may tell the caller.

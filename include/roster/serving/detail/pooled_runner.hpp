@@ -25,9 +25,9 @@ namespace detail {
 template <typename Engine>
 class engine_set final : public task {
  public:
-  using slot = std::list<made_in_place<Engine>>;  // one engine; moves between lists without moving the engine
+  using slot = std::list<factory_value<Engine>>;  // one engine; moves between lists without moving the engine
 
-  engine_set() : task(std::nullopt, entry::cleanup) {}
+  engine_set() : task(std::nullopt, enqueue_mode::cleanup) {}
 
   void execute() noexcept override { idle_.clear(); }
   void deliver(std::shared_ptr<task>) noexcept override {}
@@ -68,20 +68,20 @@ class pooled_runner {
   pooled_runner(std::shared_ptr<task_queue> queue, const asio::any_io_executor& executor, std::size_t instances,
                 std::size_t queue_limit)
       : queue_(std::move(queue)),
-        home_(make_context_bound<context_bound>(executor)),
+        context_(make_context_bound<context_bound>(executor)),
         gate_(std::make_shared<admission_gate>(admission(instances, queue_limit))),
         permits_(executor, instances),
         engines_(engine_set<Engine>::make(queue_)) {}
   pooled_runner(const pooled_runner&) = delete;
   pooled_runner& operator=(const pooled_runner&) = delete;
 
-  const asio::any_io_executor& executor() const noexcept { return home_->executor(); }
+  const asio::any_io_executor& executor() const noexcept { return context_->executor(); }
 
   /// Makes one more engine, on the pool, and returns `info` with what the engine adds.
   template <typename Factory>
   static asio::awaitable<model_info> add_engine(std::shared_ptr<pooled_runner> self, Factory factory, model_info info) {
     make_engine<Factory> work{self->engines_, std::move(factory), std::move(info)};
-    co_return co_await call<on_cancel::wait>(self->queue_, std::nullopt, entry::wait_for_room, std::move(work));
+    co_return co_await call<on_cancel::wait>(self->queue_, std::nullopt, enqueue_mode::wait_if_full, std::move(work));
   }
 
   /// Runs `work(Engine&, run_context&)`. Completes at once when cancelled; the engine is free again when the work has returned.
@@ -94,7 +94,7 @@ class pooled_runner {
     auto ticket = self->gate_->enter();
     auto permit = co_await self->permits_.acquire();
     on_engine<Work> bound(self->engines_, std::move(ticket), std::move(permit), std::move(work));
-    co_return co_await call<on_cancel::detach>(self->queue_, options.deadline(), entry::wait_for_room, std::move(bound));
+    co_return co_await call<on_cancel::detach>(self->queue_, options.deadline(), enqueue_mode::wait_if_full, std::move(bound));
   }
 
  private:
@@ -142,7 +142,7 @@ class pooled_runner {
   };
 
   const std::shared_ptr<task_queue> queue_;
-  const std::shared_ptr<const context_bound> home_;
+  const std::shared_ptr<const context_bound> context_;
   const std::shared_ptr<admission_gate> gate_;
   async_semaphore permits_;
   const std::shared_ptr<engine_set<Engine>> engines_;  // shared with the calls, which may outlive this

@@ -117,7 +117,7 @@ class embedding_network {
   /// How many items are computed at once.
   std::size_t batch() const noexcept { return batch_; }
 
-  [[noreturn]] void fail(errc what, const std::string& why) const { net_.fail(what, why); }
+  [[noreturn]] void fail(errc code, const std::string& reason) const { net_.fail(code, reason); }
 
   /// A vector for each of `count` items, of which `write(index, float*)` writes one into zeros. `item` says what they are.
   template <typename Write>

@@ -72,7 +72,7 @@ class network {
     if (!fuses_) net_->enableFusion(false);
   }
 
-  [[noreturn]] void fail(errc what, const std::string& why) const { throw error(what, file_ + ": " + why); }
+  [[noreturn]] void fail(errc code, const std::string& reason) const { throw error(code, file_ + ": " + reason); }
 
   bool has_layer(const std::string& called) const { return net_->getLayerId(called) >= 0; }
 

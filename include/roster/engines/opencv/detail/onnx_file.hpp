@@ -32,7 +32,7 @@ std::string describe_shape(std::span<const Size> sizes) {
   return text.empty() ? "a scalar" : text;
 }
 
-inline std::string describe(const onnx_signature::tensor& input) {
+inline std::string to_string(const onnx_signature::tensor& input) {
   return fmt::format("input '{}' is {}", input.name, describe_shape(std::span<const std::uint64_t>(input.shape)));
 }
 
@@ -56,7 +56,7 @@ class onnx_file {
   const std::string& bytes() const noexcept { return bytes_; }
   const onnx_signature& signature() const noexcept { return signature_; }
 
-  [[noreturn]] void fail(errc what, const std::string& why) const { throw error(what, name_ + ": " + why); }
+  [[noreturn]] void fail(errc code, const std::string& reason) const { throw error(code, name_ + ": " + reason); }
 
   /// The input of a network that has no other. `expected` says what it should be.
   const onnx_signature::tensor& only_input(std::string_view expected) const {
@@ -84,18 +84,18 @@ class onnx_file {
   /// The sizes of an input, which must be as `expected` where that is not 0. An input without a shape may be of any. Larger
   /// ones than could sensibly be computed do not fit either.
   std::vector<std::size_t> shape(const onnx_signature::tensor& input, std::initializer_list<std::size_t> expected,
-                                 std::string_view described) const {
+                                 std::string_view expected_text) const {
     std::uint64_t room = 1U << 28U;  // values of an input: 1 GiB
     std::vector<std::size_t> sizes(expected);
     if (!input.has_shape) return sizes;
     bool fits = input.shape.size() == sizes.size();
     for (std::size_t axis = 0; fits && axis < sizes.size(); ++axis) {
-      const auto given = input.shape[axis];
-      fits = given <= room && (given == 0 || sizes[axis] == 0 || given == sizes[axis]);
-      if (sizes[axis] == 0) sizes[axis] = static_cast<std::size_t>(given);
+      const auto actual = input.shape[axis];
+      fits = actual <= room && (actual == 0 || sizes[axis] == 0 || actual == sizes[axis]);
+      if (sizes[axis] == 0) sizes[axis] = static_cast<std::size_t>(actual);
       if (sizes[axis] != 0) room /= sizes[axis];
     }
-    if (!fits) fail(errc::bad_model, fmt::format("{}, expected {}", describe(input), described));
+    if (!fits) fail(errc::bad_model, fmt::format("{}, expected {}", to_string(input), expected_text));
     return sizes;
   }
 

@@ -44,9 +44,9 @@ class onnx_operator {
   }
 
   /// The place of an axis that may count from the end; the rank if there is no such axis.
-  std::size_t axis(std::int64_t given) const {
+  std::size_t axis(std::int64_t index) const {
     const auto count = static_cast<std::int64_t>(rank());
-    const auto from_start = given < 0 ? given + count : given;
+    const auto from_start = index < 0 ? index + count : index;
     return from_start < 0 || from_start > count ? rank() : static_cast<std::size_t>(from_start);
   }
 

@@ -71,8 +71,8 @@ class onnx_sampling : private onnx_operator {
       const auto along = axis(axes[i]);
       if (along >= rank() || (!steps.empty() && steps[i] <= 0)) return {};
       const auto size = static_cast<std::int64_t>(result.sizes[along]);
-      const auto place = [&](std::int64_t given) {
-        return std::clamp<std::int64_t>(given < 0 ? given + size : given, 0, size);
+      const auto place = [&](std::int64_t index) {
+        return std::clamp<std::int64_t>(index < 0 ? index + size : index, 0, size);
       };
       std::vector<double> kept;
       const auto outer = product(std::span(result.sizes).first(along)),
@@ -169,29 +169,29 @@ class onnx_sampling : private onnx_operator {
 
   std::optional<std::vector<source>> sources(std::size_t size, std::size_t target, double scale) const {
     const bool is_new = node_.operation == "Resize" && version_ >= 11;
-    const auto where = is_new ? node_.text("coordinate_transformation_mode", "half_pixel") : "asymmetric";
-    const auto how = is_new ? node_.text("nearest_mode", "round_prefer_floor") : "floor";
+    const auto transformation = is_new ? node_.text("coordinate_transformation_mode", "half_pixel") : "asymmetric";
+    const auto rounding = is_new ? node_.text("nearest_mode", "round_prefer_floor") : "floor";
     const auto mode = node_.text("mode", "nearest");
     const auto last = static_cast<double>(size - 1);
     std::vector<source> found;
     for (std::size_t i = 0; i < target; ++i) {
       const auto at = static_cast<double>(i);
       double from = 0;
-      if (where == "half_pixel" || where == "pytorch_half_pixel")
-        from = where != "half_pixel" && target == 1 ? 0 : (at + 0.5) / scale - 0.5;
-      else if (where == "align_corners")
+      if (transformation == "half_pixel" || transformation == "pytorch_half_pixel")
+        from = transformation != "half_pixel" && target == 1 ? 0 : (at + 0.5) / scale - 0.5;
+      else if (transformation == "align_corners")
         from = target == 1 ? 0 : at * last / static_cast<double>(target - 1);
-      else if (where == "asymmetric")
+      else if (transformation == "asymmetric")
         from = at / scale;
       else
         return {};
       if (mode == "nearest") {
         // Rounding errors may fall on either side of a half or of a whole number.
         constexpr double slack = 1e-6;
-        from = how == "floor"                ? std::floor(from + slack)
-               : how == "ceil"               ? std::ceil(from - slack)
-               : how == "round_prefer_floor" ? std::ceil(from - 0.5 - slack)
-                                             : std::floor(from + 0.5 + slack);
+        from = rounding == "floor"                ? std::floor(from + slack)
+               : rounding == "ceil"               ? std::ceil(from - slack)
+               : rounding == "round_prefer_floor" ? std::ceil(from - 0.5 - slack)
+                                                  : std::floor(from + 0.5 + slack);
       } else if (mode != "linear" || !is_new) {  // which older versions leave open
         return {};
       }

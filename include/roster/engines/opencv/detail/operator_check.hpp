@@ -109,16 +109,16 @@ class operator_check {
   std::unordered_map<std::string_view, std::vector<std::size_t>> learn_sizes(const cv::dnn::Net& net,
                                                                              const onnx_signature& signature) const {
     std::unordered_map<std::string_view, std::vector<std::size_t>> sizes;
-    std::vector<cv::dnn::MatShape> given;
+    std::vector<cv::dnn::MatShape> input_shapes;
     for (const auto& declared : signature.inputs)
       for (const auto& each : inputs_)
         if (each.name == declared.name) {
-          given.emplace_back(each.sizes.begin(), each.sizes.end());
+          input_shapes.emplace_back(each.sizes.begin(), each.sizes.end());
           sizes.emplace(declared.name, each.sizes);
         }
     std::vector<int> layers;
     std::vector<std::vector<cv::dnn::MatShape>> taken, made;
-    net.getLayersShapes(given, layers, taken, made);
+    net.getLayersShapes(input_shapes, layers, taken, made);
     std::unordered_map<int, std::size_t> places;
     for (std::size_t place = 0; place < layers.size(); ++place)
       places.emplace(layers[place], place);
@@ -182,10 +182,10 @@ class operator_check {
     std::vector<std::optional<tensor>> inputs;
     for (const auto name : node.inputs)
       inputs.push_back(find(name, signature, known));
-    std::vector<const tensor*> given;
+    std::vector<const tensor*> pointers;
     for (const auto& each : inputs)
-      given.push_back(each ? &*each : nullptr);
-    auto meant = onnx_reference(node, std::move(given), signature.operators_version).compute();
+      pointers.push_back(each ? &*each : nullptr);
+    auto meant = onnx_reference(node, std::move(pointers), signature.operators_version).compute();
     if (!meant) return;
     const auto computed = find(node.outputs.front(), signature, known);
     if (!computed)
