@@ -107,10 +107,10 @@ class on_the_loop {
   struct model final : Capability::model {
     model(roster::model_info known, const std::string& key) : Capability::model(std::move(known)), loaded_as(key) {}
     asio::awaitable<typename Capability::outputs> run(std::vector<typename Capability::input> inputs,
-                                                      typename Capability::options how) override {
+                                                      typename Capability::options options) override {
       typename Capability::outputs outputs;
       roster::run_context context;
-      engine.run(inputs, how, outputs, context);
+      engine.run(inputs, options, outputs, context);
       outputs.push_back(loaded_as);
       co_return outputs;
     }

@@ -220,13 +220,13 @@ TEST_CASE("A model that gives no vector for an item has a bad output") {
 
 TEST_CASE("A call keeps a model that an application made itself") {
   asio::io_context loop;
-  auto grave = std::make_shared<test::witness::log>();
-  auto model = std::make_shared<test::ready_model>(3.F, grave);
+  auto destroyed_log = std::make_shared<test::destruction_logger::log>();
+  auto model = std::make_shared<test::ready_model>(3.F, destroyed_log);
   auto call = model->embed(roster::image(1, 1));
   model.reset();
-  CHECK(grave->empty());
+  CHECK(destroyed_log->empty());
   CHECK(finish(loop, std::move(call)) == roster::embedding{3});
-  CHECK(grave->size() == 1);
+  CHECK(destroyed_log->size() == 1);
 }
 
 TEST_CASE("A call started on the executor that its handler is for does not complete inside that call") {
@@ -260,7 +260,7 @@ TEST_CASE("A call whose handler has no executor needs no loop: it completes on t
 TEST_CASE("A call with a handler is cancelled terminally, or not at all") {
   asio::io_context loop;
   struct patient final : roster::image_embedding::model {
-    explicit patient(asio::io_context& where) : gate(where) {}
+    explicit patient(asio::io_context& loop) : gate(loop) {}
     asio::awaitable<roster::embeddings> run(std::vector<roster::image>, roster::embed_options) override {
       co_await gate.wait();
       co_return roster::embeddings(1, 1);

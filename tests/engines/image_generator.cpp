@@ -153,8 +153,8 @@ TEST_CASE("prompt, guidance and negative prompt decide what is drawn") {
 
 TEST_CASE("a step computes two predictions, one if the other has no share, and none after the last that is wanted") {
   std::vector<condition> asked;
-  const auto predict = [&](std::span<const float> picture, float, condition given, std::span<float> clean) {
-    asked.push_back(given);
+  const auto predict = [&](std::span<const float> picture, float, condition condition_used, std::span<float> clean) {
+    asked.push_back(condition_used);
     std::ranges::copy(picture, clean.begin());
   };
   std::vector<float> picture(4, 1);

@@ -32,9 +32,9 @@ using roster::call_options;
 using roster::errc;
 using roster::run_context;
 using test::checkpoint;
+using test::destruction_logger;
 using test::run_until;
 using test::spawn;
-using test::witness;
 
 namespace {
 
@@ -74,9 +74,9 @@ TEST_CASE("The caller resumes on its own executor", "[b4]") {
   test::loop_thread home;
   blocking_pool pool(1);
 
-  auto caller = [](blocking_pool& where) -> asio::awaitable<bool> {
+  auto caller = [](blocking_pool& p) -> asio::awaitable<bool> {
     const auto before = std::this_thread::get_id();
-    const auto inside = co_await where.run([] { return std::this_thread::get_id(); });
+    const auto inside = co_await p.run([] { return std::this_thread::get_id(); });
     co_return before == std::this_thread::get_id() && inside != before;
   };
   CHECK(asio::co_spawn(home.context(), caller(pool), asio::use_future).get());
@@ -87,20 +87,20 @@ TEST_CASE("Results may be void, references, move-only, or without a default cons
   blocking_pool pool(1);
   int number = 0;
 
-  auto caller = [](blocking_pool& where, int& target) -> asio::awaitable<void> {
-    co_await where.run([](int& n) { n = 1; }, std::ref(target));
+  auto caller = [](blocking_pool& p, int& target) -> asio::awaitable<void> {
+    co_await p.run([](int& n) { n = 1; }, std::ref(target));
     CHECK(target == 1);
 
-    std::reference_wrapper<int> same = co_await where.run([](int& n) -> int& { return n; }, std::ref(target));
+    std::reference_wrapper<int> same = co_await p.run([](int& n) -> int& { return n; }, std::ref(target));
     CHECK(&same.get() == &target);
 
-    std::unique_ptr<int> owned = co_await where.run([] { return std::make_unique<int>(2); });
+    std::unique_ptr<int> owned = co_await p.run([] { return std::make_unique<int>(2); });
     CHECK(*owned == 2);
 
-    no_default plain = co_await where.run([] { return no_default(3); });
+    no_default plain = co_await p.run([] { return no_default(3); });
     CHECK(plain.number == 3);
 
-    const std::string constant = co_await where.run([]() -> const std::string { return "four"; });
+    const std::string constant = co_await p.run([]() -> const std::string { return "four"; });
     CHECK(constant == "four");
   };
   auto call = spawn(loop, caller(pool, number));
@@ -112,13 +112,13 @@ TEST_CASE("Callables and arguments may be move-only, and are passed on as values
   asio::io_context loop;
   blocking_pool pool(1);
 
-  auto caller = [](blocking_pool& where) -> asio::awaitable<void> {
+  auto caller = [](blocking_pool& p) -> asio::awaitable<void> {
     auto argument = std::make_unique<int>(2);
-    const int doubled = co_await where.run([](std::unique_ptr<int> n) { return *n * 2; }, std::move(argument));
+    const int doubled = co_await p.run([](std::unique_ptr<int> n) { return *n * 2; }, std::move(argument));
     CHECK(doubled == 4);
 
     std::string text = "copied";
-    const auto size = co_await where.run([](std::string s) { return s.size(); }, text);
+    const auto size = co_await p.run([](std::string s) { return s.size(); }, text);
     CHECK(size == 6);
     CHECK(text == "copied");
   };
@@ -172,14 +172,14 @@ TEST_CASE("A call whose deadline passes in the queue is told when its turn comes
   asio::io_context loop;
   blocking_pool pool(1);
   checkpoint gate;
-  auto destroyed = std::make_shared<witness::log>();
+  auto destroyed = std::make_shared<destruction_logger::log>();
   const auto late = call_options().deadline(call_options::time_point::clock::now());
   const bool detachable = GENERATE(false, true);
 
   auto running = occupy(loop, pool, gate);
-  const auto work = [](const witness&) {};
-  auto call =
-      spawn(loop, detachable ? pool.run_detachable(late, work, witness(destroyed)) : pool.run(late, work, witness(destroyed)));
+  const auto work = [](const destruction_logger&) {};
+  auto call = spawn(loop, detachable ? pool.run_detachable(late, work, destruction_logger(destroyed))
+                                     : pool.run(late, work, destruction_logger(destroyed)));
   auto next = spawn(loop, pool.run([] { return std::this_thread::get_id(); }));
   test::drain(loop);
   CHECK_FALSE(call.done());
@@ -187,7 +187,7 @@ TEST_CASE("A call whose deadline passes in the queue is told when its turn comes
   gate.open();
   run_until(loop, [&] { return next.done(); });
   CHECK(call.code() == errc::deadline_exceeded);
-  CHECK(*destroyed == witness::log{next.value()});
+  CHECK(*destroyed == destruction_logger::log{next.value()});
 }
 
 TEST_CASE("Work that goes on past its deadline still gives its result", "[b43]") {
@@ -214,15 +214,15 @@ TEST_CASE("Work that goes on past its deadline still gives its result", "[b43]")
 TEST_CASE("Callable and arguments are destroyed on the pool's thread before the caller resumes") {
   asio::io_context loop;
   blocking_pool pool(1);
-  auto destroyed = std::make_shared<witness::log>();
+  auto destroyed = std::make_shared<destruction_logger::log>();
   const bool throws = GENERATE(false, true);
 
   auto call = [&] {
-    auto work = [throws, in_closure = std::make_shared<witness>(destroyed)](const witness&) {
+    auto work = [throws, in_closure = std::make_shared<destruction_logger>(destroyed)](const destruction_logger&) {
       if (throws) throw std::runtime_error("broken");
       return std::this_thread::get_id();
     };
-    return spawn(loop, pool.run(work, witness(destroyed)));
+    return spawn(loop, pool.run(work, destruction_logger(destroyed)));
   }();
   run_until(loop, [&] { return call.done(); });
   REQUIRE(destroyed->size() == 2);
@@ -235,21 +235,21 @@ TEST_CASE("Callable and arguments of a call that is refused are destroyed by who
   asio::io_context loop;
   blocking_pool pool(1, 0);
   checkpoint gate;
-  auto destroyed = std::make_shared<witness::log>();
+  auto destroyed = std::make_shared<destruction_logger::log>();
   auto running = occupy(loop, pool, gate);
-  const auto work = [](const witness&) {};
-  auto full = spawn(loop, pool.try_run(work, witness(destroyed)));
-  auto waiting = spawn(loop, pool.run(work, witness(destroyed)));
+  const auto work = [](const destruction_logger&) {};
+  auto full = spawn(loop, pool.try_run(work, destruction_logger(destroyed)));
+  auto waiting = spawn(loop, pool.run(work, destruction_logger(destroyed)));
   while (pool.waiting() == 0)
     test::step(loop);
-  CHECK(*destroyed == witness::log{std::this_thread::get_id()});
+  CHECK(*destroyed == destruction_logger::log{std::this_thread::get_id()});
   CHECK_FALSE(full.done());
   std::thread::id stopper;
   std::thread([&] {
     stopper = std::this_thread::get_id();
     pool.async_stop(asio::bind_executor(loop, asio::detached));
   }).join();
-  CHECK(*destroyed == witness::log{std::this_thread::get_id(), stopper});
+  CHECK(*destroyed == destruction_logger::log{std::this_thread::get_id(), stopper});
   CHECK_FALSE(waiting.done());
   gate.open();
   run_until(loop, [&] { return running.done() && waiting.done(); });
@@ -367,10 +367,10 @@ TEST_CASE("Options of a call may be of a type of one's own") {
 TEST_CASE("A thread counts as free as soon as its caller knows that the call is over", "[b12]") {
   asio::io_context loop;
   blocking_pool pool(1, 0);
-  auto caller = [](blocking_pool& where) -> asio::awaitable<void> {
+  auto caller = [](blocking_pool& p) -> asio::awaitable<void> {
     for (int i = 0; i < 1000; ++i) {
-      co_await where.try_run([] {});
-      if (where.running() != 0) throw std::logic_error("still counted");
+      co_await p.try_run([] {});
+      if (p.running() != 0) throw std::logic_error("still counted");
     }
   };
   auto call = spawn(loop, caller(pool));
@@ -468,9 +468,9 @@ TEST_CASE("async_run takes any completion token, and never completes inside the 
     CHECK_FALSE(started);
   }
   SECTION("as_tuple") {
-    auto caller = [](blocking_pool& where) -> asio::awaitable<bool> {
+    auto caller = [](blocking_pool& p) -> asio::awaitable<bool> {
       auto broken = [] { throw 1; };
-      const auto outcome = co_await where.async_run(broken, asio::as_tuple(asio::use_awaitable));
+      const auto outcome = co_await p.async_run(broken, asio::as_tuple(asio::use_awaitable));
       co_return std::get<0>(outcome) != nullptr;
     };
     auto call = spawn(loop, caller(pool));

@@ -19,9 +19,9 @@ using roster::call_options;
 using roster::errc;
 using roster::run_context;
 using test::checkpoint;
+using test::destruction_logger;
 using test::run_until;
 using test::spawn;
-using test::witness;
 
 namespace {
 
@@ -100,12 +100,12 @@ TEST_CASE("What a cancelled call had not started is destroyed on the cancelling 
   asio::io_context loop;
   blocking_pool pool(1, 1);
   checkpoint gate;
-  auto destroyed = std::make_shared<witness::log>();
+  auto destroyed = std::make_shared<destruction_logger::log>();
 
   auto running = occupy(loop, pool, gate);
-  auto queued = spawn(loop, pool.run([](const witness&) {}, witness(destroyed)));
+  auto queued = spawn(loop, pool.run([](const destruction_logger&) {}, destruction_logger(destroyed)));
   auto waiting = spawn(loop, pool.run_detachable(
-                                 call_options(), [](const witness&) {}, witness(destroyed)));
+                                 call_options(), [](const destruction_logger&) {}, destruction_logger(destroyed)));
   test::drain(loop);
   CHECK(destroyed->empty());
   waiting.cancel();
@@ -113,7 +113,7 @@ TEST_CASE("What a cancelled call had not started is destroyed on the cancelling 
   // Boost's versions differ in how many turns of the loop a cancellation takes; the completions are behind both.
   while (destroyed->size() < 2 && test::step(loop) == 1) {
   }
-  CHECK(*destroyed == witness::log{std::this_thread::get_id(), std::this_thread::get_id()});
+  CHECK(*destroyed == destruction_logger::log{std::this_thread::get_id(), std::this_thread::get_id()});
   CHECK_FALSE(queued.done());
 
   test::drain(loop);
@@ -156,14 +156,15 @@ TEST_CASE("A cancelled running call that owns what it touches resumes at once, i
   asio::io_context loop;
   blocking_pool pool(1, 0);
   checkpoint gate;
-  auto destroyed = std::make_shared<witness::log>();
+  auto destroyed = std::make_shared<destruction_logger::log>();
 
-  auto engine = [](run_context& context, checkpoint* until, std::shared_ptr<witness::log> log, witness) {
-    until->pass();
+  auto engine = [](run_context& context, checkpoint* barrier, std::shared_ptr<destruction_logger::log> log,
+                   destruction_logger) {
+    barrier->pass();
     if (!context.stop_requested()) throw std::logic_error("not asked to stop");
-    return std::make_shared<witness>(log);
+    return std::make_shared<destruction_logger>(log);
   };
-  auto call = spawn(loop, pool.run_detachable(call_options(), engine, &gate, destroyed, witness(destroyed)));
+  auto call = spawn(loop, pool.run_detachable(call_options(), engine, &gate, destroyed, destruction_logger(destroyed)));
   test::drain(loop);
   gate.await();
   call.cancel();
@@ -178,7 +179,7 @@ TEST_CASE("A cancelled running call that owns what it touches resumes at once, i
 
   gate.open();
   run_until(loop, [&] { return next.done(); });
-  CHECK(*destroyed == witness::log{next.value(), next.value()});  // the argument, and the result nobody wants
+  CHECK(*destroyed == destruction_logger::log{next.value(), next.value()});  // the argument, and the result nobody wants
 }
 
 TEST_CASE("Every form of cancellation is heeded, and none when there is nothing to cancel") {
@@ -234,12 +235,12 @@ TEST_CASE("A call cancelled before it began does not begin", "[b14]") {
   blocking_pool pool(1);
   bool started = false;
   auto work = [&] { started = true; };
-  auto caller = [](blocking_pool& where, test::gate& until, decltype(work)& engine) -> asio::awaitable<void> {
+  auto caller = [](blocking_pool& p, test::gate& g, decltype(work)& engine) -> asio::awaitable<void> {
     try {
-      co_await until.wait();
+      co_await g.wait();
     } catch (const boost::system::system_error&) {
     }
-    co_await where.run(engine);
+    co_await p.run(engine);
   };
   test::gate until(loop);
   auto call = spawn(loop, caller(pool, until, work));

@@ -29,9 +29,9 @@ using roster::call_options;
 using roster::errc;
 using roster::run_context;
 using test::checkpoint;
+using test::destruction_logger;
 using test::run_until;
 using test::spawn;
-using test::witness;
 
 namespace {
 
@@ -42,10 +42,10 @@ struct full_pool {
   asio::io_context loop;
   std::optional<blocking_pool> pool{std::in_place, 1, 1};
   checkpoint gate;
-  std::shared_ptr<witness::log> destroyed = std::make_shared<witness::log>();
+  std::shared_ptr<destruction_logger::log> destroyed = std::make_shared<destruction_logger::log>();
   test::task<bool> running = spawn(loop, pool->run(engine, &gate));
-  test::task<void> queued = spawn(loop, pool->run([](const witness&) {}, witness(destroyed)));
-  test::task<void> waiting = spawn(loop, pool->run([](const witness&) {}, witness(destroyed)));
+  test::task<void> queued = spawn(loop, pool->run([](const destruction_logger&) {}, destruction_logger(destroyed)));
+  test::task<void> waiting = spawn(loop, pool->run([](const destruction_logger&) {}, destruction_logger(destroyed)));
 
   static bool engine(run_context& context, checkpoint* gate) {
     gate->pass();
@@ -147,9 +147,9 @@ TEST_CASE("async_stop calls a handler without an executor of its own on the syst
   const auto worker = pool.async_run([] { return std::this_thread::get_id(); }, asio::use_future).get();
   std::promise<std::thread::id> told;
   pool.async_stop([&](roster::error_code) { told.set_value(std::this_thread::get_id()); });
-  const auto where = told.get_future().get();
-  CHECK(where != std::this_thread::get_id());
-  CHECK(where != worker);
+  const auto thread = told.get_future().get();
+  CHECK(thread != std::this_thread::get_id());
+  CHECK(thread != worker);
 }
 
 TEST_CASE("A coroutine with an executor type of its own can stop a pool", "[b57]") {
@@ -264,21 +264,22 @@ TEST_CASE("A call that is never awaited never starts") {
 }
 
 TEST_CASE("Completions that were never delivered are destroyed with their context", "[b5][b60]") {
-  auto destroyed = std::make_shared<witness::log>();
+  auto destroyed = std::make_shared<destruction_logger::log>();
   checkpoint gate;
   {
     asio::io_context loop;
     blocking_pool pool(1);
-    auto caller = [](blocking_pool& where, checkpoint* until, std::shared_ptr<witness::log> log,
-                     witness) -> asio::awaitable<void> {
-      auto work = [](checkpoint* g, std::shared_ptr<witness::log> l) {
+    auto caller = [](blocking_pool& p, checkpoint* barrier, std::shared_ptr<destruction_logger::log> log,
+                     destruction_logger) -> asio::awaitable<void> {
+      auto work = [](checkpoint* g, std::shared_ptr<destruction_logger::log> l) {
         g->pass();
-        return witness(std::move(l));
+        return destruction_logger(std::move(l));
       };
-      co_await where.run(work, until, std::move(log));
+      co_await p.run(work, barrier, std::move(log));
       FAIL("resumed");
     };
-    asio::co_spawn(loop, caller(pool, &gate, destroyed, witness(destroyed)), [](std::exception_ptr) { FAIL("completed"); });
+    asio::co_spawn(loop, caller(pool, &gate, destroyed, destruction_logger(destroyed)),
+                   [](std::exception_ptr) { FAIL("completed"); });
     test::drain(loop);
     gate.open();
     pool.async_run([] {}, asio::use_future).get();
@@ -288,15 +289,15 @@ TEST_CASE("Completions that were never delivered are destroyed with their contex
 
 namespace {
 
-std::shared_ptr<int> pass_on(checkpoint* gate, std::shared_ptr<int> what) {
+std::shared_ptr<int> pass_on(checkpoint* gate, std::shared_ptr<int> value) {
   gate->pass();
-  return what;
+  return value;
 }
 
 /// Two calls in turn. What is given lives in the frame, in the work, and in the result.
-asio::awaitable<void> pass_on_twice(blocking_pool& pool, checkpoint& gate, std::shared_ptr<int> what) {
+asio::awaitable<void> pass_on_twice(blocking_pool& pool, checkpoint& gate, std::shared_ptr<int> value) {
   for (int i = 0; i < 2; ++i)
-    co_await pool.run(pass_on, &gate, what);
+    co_await pool.run(pass_on, &gate, value);
 }
 
 }  // namespace

@@ -74,7 +74,7 @@ TEST_CASE("Under random calls, cancellations and stops every call completes once
     for (int round = 0; round < 30; ++round) {
       const auto threads = 1 + random() % 3;
       const auto limit = random() % 4;
-      test::crew callers(random);
+      test::looped_coroutines callers(random);
       std::optional<blocking_pool> pool(std::in_place, threads, limit);
       std::atomic<int> inside{0};
       tally counts;

@@ -310,7 +310,7 @@ TEST_CASE("A stream that was queued when its worker was stopped fails with stopp
   fixture f;
   f.settle();
   checkpoint gate;
-  auto running = spawn(f.loop, f.worker->run([](engine&, checkpoint* until) { until->pass(); }, &gate));
+  auto running = spawn(f.loop, f.worker->run([](engine&, checkpoint* barrier) { barrier->pass(); }, &gate));
   test::drain(f.loop);
   gate.await();
   auto stream = f.start(numbers(3));
@@ -379,7 +379,7 @@ TEST_CASE("A stream dropped while its call is queued never reaches the engine", 
   fixture f;
   f.settle();
   checkpoint gate;
-  auto running = spawn(f.loop, f.worker->run([](engine&, checkpoint* until) { until->pass(); }, &gate));
+  auto running = spawn(f.loop, f.worker->run([](engine&, checkpoint* barrier) { barrier->pass(); }, &gate));
   test::drain(f.loop);
   gate.await();
   bool reached = false;

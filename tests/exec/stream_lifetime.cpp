@@ -33,9 +33,9 @@ using roster::sink;
 using roster::stream;
 using roster::worker_thread;
 using test::checkpoint;
+using test::destruction_logger;
 using test::run_until;
 using test::spawn;
-using test::witness;
 
 namespace {
 
@@ -115,13 +115,13 @@ TEST_CASE("A context destroyed before it heard of a stream ends that stream for 
 }
 
 TEST_CASE("A context destroyed with a consumer that waits, and an engine that runs, destroys both", "[b5][b60]") {
-  auto destroyed = std::make_shared<witness::log>();
+  auto destroyed = std::make_shared<destruction_logger::log>();
   checkpoint gate;
   {
     asio::io_context loop;
     worker_type worker(loop.get_executor(), make_engine);
-    auto consumer = [](stream<int> from, std::shared_ptr<witness::log> log) -> asio::awaitable<void> {
-      witness frame(std::move(log));
+    auto consumer = [](stream<int> from, std::shared_ptr<destruction_logger::log> log) -> asio::awaitable<void> {
+      destruction_logger frame(std::move(log));
       co_await from.next();
       FAIL("resumed");
     };
@@ -136,22 +136,23 @@ TEST_CASE("A context destroyed with a consumer that waits, and an engine that ru
 TEST_CASE("What produces a stream is destroyed on the worker's thread", "[b25]") {
   asio::io_context loop;
   worker_type worker(loop.get_executor(), make_engine);
-  auto destroyed = std::make_shared<witness::log>();
-  auto produce = [in_closure = witness(destroyed)](engine&, sink<int>& out, run_context&) { out.push(1); };
+  auto destroyed = std::make_shared<destruction_logger::log>();
+  auto produce = [in_closure = destruction_logger(destroyed)](engine&, sink<int>& out, run_context&) { out.push(1); };
   auto numbers = worker.start_stream<int>(call_options(), std::move(produce));
   auto home = finish(loop, worker.run([](engine&) { return std::this_thread::get_id(); }));
-  CHECK(*destroyed == witness::log{home.value()});
+  CHECK(*destroyed == destruction_logger::log{home.value()});
 }
 
 TEST_CASE("Chunks that nobody reads are destroyed with the stream") {
   asio::io_context loop;
   worker_type worker(loop.get_executor(), make_engine);
-  auto destroyed = std::make_shared<witness::log>();
+  auto destroyed = std::make_shared<destruction_logger::log>();
   {
-    auto chunks = worker.start_stream<witness>(call_options(), [&](engine&, sink<witness>& out, run_context&) {
-      for (int i = 0; i < 3; ++i)
-        out.push(witness(destroyed));
-    });
+    auto chunks =
+        worker.start_stream<destruction_logger>(call_options(), [&](engine&, sink<destruction_logger>& out, run_context&) {
+          for (int i = 0; i < 3; ++i)
+            out.push(destruction_logger(destroyed));
+        });
     CHECK(finish(loop, worker.run([](engine&) {})).succeeded());
     CHECK(finish(loop, chunks.next()).value());
     CHECK(destroyed->size() == 1);

@@ -40,8 +40,8 @@ engine make_engine() {
 /// A consumer that waits for the next chunk, and is torn from its wait again and again.
 class impatient : public std::enable_shared_from_this<impatient> {
  public:
-  impatient(asio::any_io_executor where, stream<int> from, unsigned seed)
-      : strand_(asio::make_strand(std::move(where))), from_(std::move(from)), random_(seed) {}
+  impatient(asio::any_io_executor executor, stream<int> from, unsigned seed)
+      : strand_(asio::make_strand(std::move(executor))), from_(std::move(from)), random_(seed) {}
 
   std::future<int> start() {
     asio::post(strand_, [self = shared_from_this()] { self->next(); });
@@ -144,7 +144,7 @@ TEST_CASE("Under random streams, cancellations and shutdowns every consumer is t
   test::stress([](std::uint32_t seed) {
     std::mt19937 random(seed);
     for (int round = 0; round < 50; ++round) {
-      test::crew callers(random);
+      test::looped_coroutines callers(random);
       std::optional<worker_type> worker(std::in_place, callers.executor(), make_engine, roster::device(), random() % 4);
       tally counts;
       const int calls = 40;

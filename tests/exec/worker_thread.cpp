@@ -37,14 +37,15 @@ namespace {
 /// Notes where it lives. Neither copied nor moved.
 class model {
  public:
-  explicit model(std::shared_ptr<test::witness::log> log) : home_(std::this_thread::get_id()), death_(std::move(log)) {}
+  explicit model(std::shared_ptr<test::destruction_logger::log> log)
+      : home_(std::this_thread::get_id()), death_(std::move(log)) {}
   model(const model&) = delete;
   model& operator=(const model&) = delete;
   std::thread::id home() const { return home_; }
 
  private:
   std::thread::id home_;
-  test::witness death_;
+  test::destruction_logger death_;
 };
 
 struct counter {
@@ -63,27 +64,27 @@ struct greedy {
 
 TEST_CASE("A worker's state is constructed, used and destroyed on one and the same thread, not the loop's", "[b11][b16]") {
   asio::io_context loop;
-  auto destroyed = std::make_shared<test::witness::log>();
+  auto destroyed = std::make_shared<test::destruction_logger::log>();
   std::optional<worker_thread<model>> worker(std::in_place, loop.get_executor(), [=] { return model(destroyed); });
 
-  auto where = [](model& m) { return m.home() == std::this_thread::get_id() ? m.home() : std::thread::id(); };
+  auto thread_of_call = [](model& m) { return m.home() == std::this_thread::get_id() ? m.home() : std::thread::id(); };
   std::vector<test::task<std::thread::id>> calls;
   for (int i = 0; i < 5; ++i)
-    calls.push_back(spawn(loop, worker->run(where)));
+    calls.push_back(spawn(loop, worker->run(thread_of_call)));
   run_until(loop, [&] { return calls.back().done(); });
   for (auto& call : calls)
     CHECK(call.value() == calls.front().value());
   CHECK(calls.front().value() != std::this_thread::get_id());
 
   worker.reset();
-  CHECK(*destroyed == test::witness::log{calls.front().value()});
+  CHECK(*destroyed == test::destruction_logger::log{calls.front().value()});
 }
 
 TEST_CASE("The loop goes on while a worker computes", "[b11]") {
   asio::io_context loop;
   worker_thread<counter> worker(loop.get_executor(), [] { return counter(); });
   checkpoint ticks;
-  auto call = spawn(loop, worker.run([](counter&, checkpoint* until) { until->await(100); }, &ticks));
+  auto call = spawn(loop, worker.run([](counter&, checkpoint* barrier) { barrier->await(100); }, &ticks));
   for (int i = 0; i < 100; ++i)
     asio::post(loop, [&] { ticks.arrive(); });
   run_until(loop, [&] { return call.done(); });
@@ -262,7 +263,7 @@ TEST_CASE("Calls run one at a time, in the order they came, also those that wait
       loop.get_executor(), [] { return std::vector<int>(); }, device(), 2);
   auto started = spawn(loop, worker.start());
   run_until(loop, [&] { return started.done(); });
-  auto first = spawn(loop, worker.run([](std::vector<int>&, checkpoint* until) { until->pass(); }, &gate));
+  auto first = spawn(loop, worker.run([](std::vector<int>&, checkpoint* barrier) { barrier->pass(); }, &gate));
   test::drain(loop);
   gate.await();
 
@@ -304,14 +305,14 @@ TEST_CASE("Results and arguments of a worker's calls may be move-only, void, or 
 
 TEST_CASE("Callable and arguments are destroyed on the worker's thread before the caller resumes, or when it cannot start") {
   asio::io_context loop;
-  auto destroyed = std::make_shared<test::witness::log>();
+  auto destroyed = std::make_shared<test::destruction_logger::log>();
   bool broken = GENERATE(false, true);
   worker_thread<counter> worker(loop.get_executor(), [&] {
     if (broken) throw std::runtime_error("broken");
     return counter();
   });
-  auto where = [](counter&, const test::witness&) { return std::this_thread::get_id(); };
-  auto call = spawn(loop, worker.run(where, test::witness(destroyed)));
+  auto thread_of_call = [](counter&, const test::destruction_logger&) { return std::this_thread::get_id(); };
+  auto call = spawn(loop, worker.run(thread_of_call, test::destruction_logger(destroyed)));
   run_until(loop, [&] { return call.done(); });
   REQUIRE(destroyed->size() == 1);
   CHECK(destroyed->front() == (broken ? std::this_thread::get_id() : call.value()));
@@ -332,7 +333,7 @@ TEST_CASE("Work on a worker that throws, even what is no exception, fails that c
 TEST_CASE("The first call fixes the device, and the factory receives it", "[b18]") {
   asio::io_context loop;
   worker_thread<std::string> worker(
-      loop.get_executor(), [](const device& where) { return where.name(); }, "cpu");
+      loop.get_executor(), [](const device& target) { return target.name(); }, "cpu");
   auto name = [](std::string& s) { return s; };
 
   const bool chosen = GENERATE(true, false);
@@ -377,11 +378,11 @@ TEST_CASE("A load that fails reaches every caller with its cause, and the next c
   asio::io_context loop;
   checkpoint gate;
   int attempts = 0;
-  worker_thread<counter> worker(loop.get_executor(), [&](const device& where) {
+  worker_thread<counter> worker(loop.get_executor(), [&](const device& target) {
     gate.pass();
     if (++attempts == 1) throw std::runtime_error("no such file: digits.onnx");
     if (attempts == 2) throw 42;
-    return counter{static_cast<int>(where.name().size())};
+    return counter{static_cast<int>(target.name().size())};
   });
   auto value = [](counter& c) { return c.value; };
   std::vector<test::task<int>> calls;

@@ -26,13 +26,13 @@ using roster::errc;
 using roster::run_context;
 using roster::worker_thread;
 using test::checkpoint;
+using test::destruction_logger;
 using test::run_until;
 using test::spawn;
-using test::witness;
 
 namespace {
 
-using state = std::unique_ptr<witness>;
+using state = std::unique_ptr<destruction_logger>;
 using worker_type = worker_thread<state>;
 
 void nothing(state&) {}
@@ -46,9 +46,9 @@ bool slow(state&, run_context& context, checkpoint* gate) {
 /// A worker with a started thread, its queue limited to one.
 struct started_worker {
   asio::io_context loop;
-  std::shared_ptr<witness::log> destroyed = std::make_shared<witness::log>();
+  std::shared_ptr<destruction_logger::log> destroyed = std::make_shared<destruction_logger::log>();
   std::optional<worker_type> worker{std::in_place, loop.get_executor(),
-                                    [log = destroyed] { return std::make_unique<witness>(log); }, device(), 1u};
+                                    [log = destroyed] { return std::make_unique<destruction_logger>(log); }, device(), 1u};
   checkpoint gate;
 
   started_worker() {
@@ -68,10 +68,10 @@ struct started_worker {
 struct starting_worker {
   asio::io_context loop;
   checkpoint gate;
-  std::shared_ptr<witness::log> destroyed = std::make_shared<witness::log>();
+  std::shared_ptr<destruction_logger::log> destroyed = std::make_shared<destruction_logger::log>();
   std::optional<worker_type> worker{std::in_place, loop.get_executor(), [this] {
                                       gate.pass();
-                                      return std::make_unique<witness>(destroyed);
+                                      return std::make_unique<destruction_logger>(destroyed);
                                     }};
 
   test::task<void> begin() {
@@ -336,17 +336,18 @@ TEST_CASE("The last handle of a worker may be dropped on its own thread", "[b58]
 }
 
 TEST_CASE("A context destroyed with a running worker stops it, joins its thread, and runs nothing more", "[b60]") {
-  auto destroyed = std::make_shared<witness::log>();
+  auto destroyed = std::make_shared<destruction_logger::log>();
   checkpoint gate;
   std::optional<asio::io_context> loop(std::in_place);
-  worker_type worker(loop->get_executor(), [=] { return std::make_unique<witness>(destroyed); });
+  worker_type worker(loop->get_executor(), [=] { return std::make_unique<destruction_logger>(destroyed); });
   auto obedient = [&](state&, run_context& context) {
     gate.arrive();
     while (!context.stop_requested())
       std::this_thread::yield();
   };
-  auto caller = [](worker_type& w, decltype(obedient)& engine, std::shared_ptr<witness::log> log) -> asio::awaitable<void> {
-    witness frame(std::move(log));
+  auto caller = [](worker_type& w, decltype(obedient)& engine,
+                   std::shared_ptr<destruction_logger::log> log) -> asio::awaitable<void> {
+    destruction_logger frame(std::move(log));
     co_await w.run(engine);
     FAIL("resumed");
   };

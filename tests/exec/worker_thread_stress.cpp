@@ -110,7 +110,7 @@ TEST_CASE("Under random calls, failing starts, cancellations and shutdowns every
     alive = 0;
     creations = 0;
     for (int round = 0; round < 50; ++round) {
-      test::crew callers(random);
+      test::looped_coroutines callers(random);
       auto loads = std::make_shared<std::atomic<unsigned>>(static_cast<unsigned>(random() % 3));
       std::optional<worker_type> worker(
           std::in_place, callers.executor(),

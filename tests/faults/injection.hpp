@@ -69,11 +69,11 @@ enum class ending {
   leaked,
 };
 
-inline const char* name(ending how) {
+inline const char* name(ending outcome) {
   constexpr std::array names{
       "not reached",         "survived", "refused", "escaped", "terminated", "an unexpected failure", "not as it was",
       "unusable afterwards", "a leak"};
-  return names[static_cast<std::size_t>(how) - static_cast<std::size_t>(ending::not_reached)];
+  return names[static_cast<std::size_t>(outcome) - static_cast<std::size_t>(ending::not_reached)];
 }
 
 /// What `attempt` throws when the loop has no more to do and the operation has not ended: its failure left the loop.
@@ -88,7 +88,7 @@ template <typename Scenario>
 ending attempt(long nth, where place_of_failure) noexcept {
   { Scenario().attempt(); }  // what is made once is there from now on
   const auto before = live.load();
-  ending how = ending::survived;
+  ending outcome = ending::survived;
   {
     Scenario subject;
     place = place_of_failure;
@@ -97,17 +97,17 @@ ending attempt(long nth, where place_of_failure) noexcept {
     try {
       subject.attempt();
     } catch (const escaped_failure&) {
-      how = ending::escaped;
+      outcome = ending::escaped;
     } catch (const std::bad_alloc&) {
-      how = ending::refused;
+      outcome = ending::refused;
     } catch (const std::exception& e) {
-      how = subject.expects(e) ? ending::refused : ending::unexpected;
+      outcome = subject.expects(e) ? ending::refused : ending::unexpected;
     } catch (...) {
-      how = ending::unexpected;
+      outcome = ending::unexpected;
     }
     left = -1;
-    if (how != ending::unexpected && !failed) how = ending::not_reached;
-    if (!subject.as_it_was(how == ending::refused)) return ending::changed;
+    if (outcome != ending::unexpected && !failed) outcome = ending::not_reached;
+    if (!subject.as_it_was(outcome == ending::refused)) return ending::changed;
     try {
       subject.settle();
       subject.attempt();
@@ -115,7 +115,7 @@ ending attempt(long nth, where place_of_failure) noexcept {
       return ending::unusable;
     }
   }
-  return live.load() == before ? how : ending::leaked;
+  return live.load() == before ? outcome : ending::leaked;
 }
 
 /// Lets each allocation of `Scenario::attempt` fail in turn, each time in a process of its own, until one attempt needs no
@@ -132,21 +132,21 @@ tally each_fails(where place_of_failure = where::main_thread) {
     }
     int status = 0;
     waitpid(child, &status, 0);
-    const auto how = WIFEXITED(status) ? static_cast<ending>(WEXITSTATUS(status)) : ending::unexpected;
-    if (how == ending::not_reached) break;
+    const auto outcome = WIFEXITED(status) ? static_cast<ending>(WEXITSTATUS(status)) : ending::unexpected;
+    if (outcome == ending::not_reached) break;
     ++all.points;
-    if (how == ending::survived)
+    if (outcome == ending::survived)
       ++all.survived;
-    else if (how == ending::refused)
+    else if (outcome == ending::refused)
       ++all.refused;
-    else if (how == ending::escaped)
+    else if (outcome == ending::escaped)
       ++all.escaped;
-    else if (how == ending::terminated)
+    else if (outcome == ending::terminated)
       ++all.terminated;
     else if (WIFSIGNALED(status))
       all.wrong += fmt::format("allocation {}: signal {}\n", nth, WTERMSIG(status));
     else
-      all.wrong += fmt::format("allocation {}: {}\n", nth, name(how));
+      all.wrong += fmt::format("allocation {}: {}\n", nth, name(outcome));
     if (nth > 1000) return all.wrong += "no end", all;
   }
   return all;

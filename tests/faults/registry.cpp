@@ -308,15 +308,15 @@ void check_threads(const std::string& operation, allowed also) {
 }
 
 template <placed Where>
-void check_placed(const std::string& how) {
+void check_placed(const std::string& operation) {
   // Not for pinned models, whose load has Asio post to a strand by itself (co_spawn inside a flight): a strand whose post to
   // the loop fails is stuck for ever. Starting a worker, which is what such a load does, is tested in exec.cpp.
-  if constexpr (Where == placed::pooled) check_threads<load_placed<Where>>(how + ", load", allowed::both);
-  check_threads<using_model<Where, embed>>(how + ", embed", allowed::escape);
-  check_threads<using_model<Where, embed_batch>>(how + ", embed, a batch", allowed::escape);
-  check_threads<using_model<Where, call_batch>>(how + ", call", allowed::escape);
-  check_threads<using_model<Where, async_call_batch>>(how + ", async_call", allowed::escape);
-  check_threads<paint<Where>>(how + ", generate", allowed::both);
+  if constexpr (Where == placed::pooled) check_threads<load_placed<Where>>(operation + ", load", allowed::both);
+  check_threads<using_model<Where, embed>>(operation + ", embed", allowed::escape);
+  check_threads<using_model<Where, embed_batch>>(operation + ", embed, a batch", allowed::escape);
+  check_threads<using_model<Where, call_batch>>(operation + ", call", allowed::escape);
+  check_threads<using_model<Where, async_call_batch>>(operation + ", async_call", allowed::escape);
+  check_threads<paint<Where>>(operation + ", generate", allowed::both);
 }
 
 }  // namespace

@@ -100,12 +100,12 @@ class scenario {
   class ended {
    public:
     auto handler() {
-      return [seen = seen_](auto how, auto... results) {
+      return [seen = seen_](auto first_result, auto... results) {
         seen->done = true;
-        if constexpr (std::is_same_v<decltype(how), error_code>)
-          seen->code = how;
+        if constexpr (std::is_same_v<decltype(first_result), error_code>)
+          seen->code = first_result;
         else
-          seen->failure = std::move(how);
+          seen->failure = std::move(first_result);
         ((void)std::move(results), ...);
       };
     }

@@ -108,8 +108,8 @@ TEST_CASE_METHOD(fixture, "A change that is cancelled while it waits for its tur
 
 TEST_CASE_METHOD(fixture, "Whoever waits for a turn at the registry resumes where he runs", "[b31]") {
   finish(loop_, models_.add("there", make_model(1)));
-  const auto start = [this](int which) {
-    switch (which) {
+  const auto start = [this](int operation) {
+    switch (operation) {
       case 0:
         return models_.add("key", make_model(1));
       case 1:
@@ -124,16 +124,16 @@ TEST_CASE_METHOD(fixture, "Whoever waits for a turn at the registry resumes wher
         return models_.preload("there");
     }
   };
-  const int which = GENERATE(0, 1, 2, 3, 4, 5);
+  const int operation = GENERATE(0, 1, 2, 3, 4, 5);
   int waited = 0;
   while (waited < 3 && patient()) {
-    auto call = spawn(loop_, thread_after(start(which)));
+    auto call = spawn(loop_, thread_after(start(operation)));
     test::drain(loop_);
     if (!call.done()) ++waited;
     run_until(loop_, [&] { return call.done(); });
     REQUIRE(call.succeeded());
     REQUIRE(call.value() == std::this_thread::get_id());
-    if (which == 0) finish(loop_, models_.remove("key"));
+    if (operation == 0) finish(loop_, models_.remove("key"));
   }
   CHECK(waited == 3);
 }

@@ -24,6 +24,7 @@ using roster::model_info;
 using roster::text_to_image;
 using test::ask;
 using test::checkpoint;
+using test::destruction_logger;
 using test::encoder;
 using test::engine_probe;
 using test::failure_of;
@@ -34,7 +35,6 @@ using test::painter;
 using test::ready_model;
 using test::run_until;
 using test::spawn;
-using test::witness;
 using registry = roster::registry<image_embedding>;
 using loading = asio::awaitable<registry::model_ptr>;
 
@@ -174,16 +174,16 @@ TEST_CASE("A context may be destroyed while a pinned engine is being made, and w
 }
 
 TEST_CASE("A model to be destroyed on an executor whose context has died is destroyed where its last lease drops", "[b60]") {
-  auto grave = std::make_shared<witness::log>();
+  auto destroyed_log = std::make_shared<destruction_logger::log>();
   std::optional<asio::io_context> loop(std::in_place);
   auto home = executor_of(*loop, GENERATE(false, true));
   auto models = std::make_unique<registry>(home);
-  finish(*loop, models->add("key", std::make_shared<ready_model>(1.F, grave), executor_of(*loop, true)));
+  finish(*loop, models->add("key", std::make_shared<ready_model>(1.F, destroyed_log), executor_of(*loop, true)));
   home = nullptr;
   loop.reset();
-  CHECK(grave->empty());
+  CHECK(destroyed_log->empty());
   models.reset();
-  CHECK(grave->size() == 1);
+  CHECK(destroyed_log->size() == 1);
 }
 
 TEST_CASE("A context that is stopped and restarted goes on where it was", "[b60]") {
@@ -300,7 +300,7 @@ TEST_CASE("A context may be destroyed at any step of calls to a pooled model, af
     if (pool_first)
       pool.reset();
     else
-      pool->async_run([] {}, asio::use_future).get();  // what came to the pool before is on its way home
+      pool->async_run([] {}, asio::use_future).get();  // whatever the pool ran before has been posted
     loop.reset();
     CAPTURE(on_strand, pool_first, steps, complete);
     CHECK(first.completions() <= 1);

@@ -25,6 +25,7 @@ using roster::model_info;
 using roster::text_to_image;
 using test::ask;
 using test::checkpoint;
+using test::destruction_logger;
 using test::encoder;
 using test::engine_probe;
 using test::finish;
@@ -33,7 +34,6 @@ using test::maker;
 using test::painter;
 using test::ready_model;
 using test::spawn;
-using test::witness;
 using registry = roster::registry<image_embedding>;
 using loading = asio::awaitable<registry::model_ptr>;
 
@@ -46,7 +46,8 @@ std::thread::id thread_of(asio::io_context& loop, roster::blocking_pool& pool) {
 /// Answers when it is told to.
 class patient_model final : public image_embedding::model {
  public:
-  patient_model(test::gate& gate, std::shared_ptr<witness::log> grave) : gate_(gate), end_(std::move(grave)) {}
+  patient_model(test::gate& gate, std::shared_ptr<destruction_logger::log> destroyed_log)
+      : gate_(gate), end_(std::move(destroyed_log)) {}
 
  private:
   asio::awaitable<roster::embeddings> run(std::vector<roster::image> inputs, roster::embed_options) override {
@@ -55,7 +56,7 @@ class patient_model final : public image_embedding::model {
   }
 
   test::gate& gate_;
-  witness end_;
+  destruction_logger end_;
 };
 
 }  // namespace
@@ -154,42 +155,42 @@ TEST_CASE("Engines outlive their pool harmlessly, and calls fail with stopped", 
 
 TEST_CASE("A ready model is destroyed where its last lease drops, or on the executor given for that", "[b36]") {
   asio::io_context loop;
-  asio::thread_pool cemetery(1);
-  auto grave = std::make_shared<witness::log>();
+  asio::thread_pool destroyer(1);
+  auto destroyed_log = std::make_shared<destruction_logger::log>();
   registry models(loop);
   const bool with_executor = GENERATE(false, true);
   if (with_executor)
-    finish(loop, models.add("key", std::make_shared<ready_model>(1.F, grave), cemetery.get_executor()));
+    finish(loop, models.add("key", std::make_shared<ready_model>(1.F, destroyed_log), destroyer.get_executor()));
   else
-    finish(loop, models.add("key", std::make_shared<ready_model>(1.F, grave)));
+    finish(loop, models.add("key", std::make_shared<ready_model>(1.F, destroyed_log)));
   auto held = finish(loop, models.get("key"));
   finish(loop, models.remove("key"));
   CHECK(ask(loop, held) == 1);
   held = {};
-  cemetery.join();
-  REQUIRE(grave->size() == 1);
-  CHECK((grave->at(0) == std::this_thread::get_id()) == !with_executor);
+  destroyer.join();
+  REQUIRE(destroyed_log->size() == 1);
+  CHECK((destroyed_log->at(0) == std::this_thread::get_id()) == !with_executor);
 }
 
 TEST_CASE("A ready model whose call outlives the last lease is destroyed on the executor given for that", "[b36]") {
   asio::io_context loop;
-  asio::thread_pool cemetery(1);
-  auto grave = std::make_shared<witness::log>();
+  asio::thread_pool destroyer(1);
+  auto destroyed_log = std::make_shared<destruction_logger::log>();
   test::gate gate(loop);
   registry models(loop);
-  finish(loop, models.add("key", std::make_shared<patient_model>(gate, grave), cemetery.get_executor()));
+  finish(loop, models.add("key", std::make_shared<patient_model>(gate, destroyed_log), destroyer.get_executor()));
   auto held = finish(loop, models.get("key"));
   auto call = spawn(loop, held->embed(roster::image(1, 1)));
   test::drain(loop);
   finish(loop, models.remove("key"));
   held = {};
-  CHECK(grave->empty());
+  CHECK(destroyed_log->empty());
   gate.open();
   test::drain(loop);
   CHECK(call.succeeded());
-  cemetery.join();
-  REQUIRE(grave->size() == 1);
-  CHECK(grave->at(0) != std::this_thread::get_id());
+  destroyer.join();
+  REQUIRE(destroyed_log->size() == 1);
+  CHECK(destroyed_log->at(0) != std::this_thread::get_id());
 }
 
 TEST_CASE("A registry may be destroyed while leases are out", "[b59]") {
@@ -247,7 +248,7 @@ TEST_CASE("A registry may be destroyed during loads and other operations, which 
 
 TEST_CASE("A loader may destroy its own registry: its load ends as if it were there", "[b59]") {
   asio::io_context loop;
-  auto grave = std::make_shared<witness::log>();
+  auto destroyed_log = std::make_shared<destruction_logger::log>();
   auto models = std::make_unique<registry>(loop);
   const bool suspends_before = GENERATE(false, true);
   const bool fails = GENERATE(false, true);
@@ -257,7 +258,7 @@ TEST_CASE("A loader may destroy its own registry: its load ends as if it were th
     for (int i = 0; i < 3; ++i)
       co_await asio::post(context.get_executor(), asio::use_awaitable);
     if (fails) throw std::runtime_error(context.key() + " of " + context.info().provider);
-    co_return std::make_shared<ready_model>(3.F, grave);
+    co_return std::make_shared<ready_model>(3.F, destroyed_log);
   };
   finish(loop, models->add("key", model_info("somebody", "x"), destroy));
 
@@ -269,7 +270,7 @@ TEST_CASE("A loader may destroy its own registry: its load ends as if it were th
       CHECK(each->code() == (fails ? make_error_code(errc::load_failed) : roster::error_code()));
       if (!fails) CHECK(ask(loop, each->value()) == 3);
     }
-    CHECK(grave->empty());
+    CHECK(destroyed_log->empty());
   }
   SECTION("for a caller who leaves") {
     auto call = spawn(loop, models->preload("key"));

@@ -240,17 +240,17 @@ TEST_CASE("Whatever leaves a loader becomes a load error", "[b37]") {
 
 TEST_CASE("A loader may be any callable, and knows its key, what was said of the model, and its registry's executor") {
   struct move_only_loader {  // trivially destroyed, as g++ 12 needs it to be passed as a temporary
-    explicit move_only_loader(const asio::any_io_executor& where) : home(&where) {}
+    explicit move_only_loader(const asio::any_io_executor& executor) : executor_(&executor) {}
     move_only_loader(move_only_loader&&) = default;
     move_only_loader& operator=(move_only_loader&&) = delete;
     ~move_only_loader() = default;
     loading operator()(load_context& context) {
       CHECK(context.key() == "moved");
       CHECK(context.info().provider == "somebody");
-      CHECK(context.get_executor() == *home);
+      CHECK(context.get_executor() == *executor_);
       co_return make_model(3);
     }
-    const asio::any_io_executor* home;
+    const asio::any_io_executor* executor_;
   };
   struct by_name {
     static loading load(load_context& context) { co_return make_model(static_cast<float>(context.key().size())); }

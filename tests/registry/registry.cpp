@@ -433,21 +433,21 @@ TEST_CASE("A lookup with a handler is cancelled terminally, or not at all") {
 
 TEST_CASE("A lease keeps its model, and so does each copy of it") {
   asio::io_context loop;
-  auto grave = std::make_shared<test::witness::log>();
+  auto destroyed_log = std::make_shared<test::destruction_logger::log>();
   lease first;
   CHECK_FALSE(first);
   {
     registry models(loop);
-    finish(loop, models.add("key", std::make_shared<test::ready_model>(1.F, grave)));
+    finish(loop, models.add("key", std::make_shared<test::ready_model>(1.F, destroyed_log)));
     first = finish(loop, models.get("key"));
   }
   auto second = first;
   CHECK(second == first);
   first = {};
   CHECK_FALSE(first == second);
-  CHECK(grave->empty());
+  CHECK(destroyed_log->empty());
   CHECK(ask(loop, second) == 1);
   CHECK(&*second == second.operator->());
   second = {};
-  CHECK(grave->size() == 1);
+  CHECK(destroyed_log->size() == 1);
 }

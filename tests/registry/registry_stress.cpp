@@ -97,9 +97,9 @@ class storm {
   using models = roster::catalog<image_embedding, text_to_image>;
 
   struct client {
-    client(asio::any_io_executor where, std::uint32_t seed) : home(std::move(where)), random(seed) {}
+    client(asio::any_io_executor client_executor, std::uint32_t seed) : executor(std::move(client_executor)), random(seed) {}
     int below(int n) { return static_cast<int>(random() % static_cast<std::uint32_t>(n)); }
-    asio::any_io_executor home;
+    asio::any_io_executor executor;
     std::mt19937 random;
   };
 
@@ -127,14 +127,14 @@ class storm {
       result->code = test::code_of(failure);
       if (!failure) result->value.emplace(std::move(value));
     };
-    asio::co_spawn(self.home, std::move(operation),
-                   asio::bind_executor(self.home, asio::bind_cancellation_slot(result->signal.slot(), handler)));
+    asio::co_spawn(self.executor, std::move(operation),
+                   asio::bind_executor(self.executor, asio::bind_cancellation_slot(result->signal.slot(), handler)));
     for (int patience = self.below(3) == 0 ? self.below(20) : -1; result->completions == 0; --patience) {
       if (patience == 0) {
         result->cancelled = true;
         result->signal.emit(asio::cancellation_type::terminal);
       }
-      co_await asio::post(self.home, asio::use_awaitable);
+      co_await asio::post(self.executor, asio::use_awaitable);
     }
     if (result->completions != 1 || (result->code && !expected(result->code, result->cancelled))) ++all.surprises_;
     ++(result->value ? all.succeeded_ : all.failed_);
@@ -183,8 +183,8 @@ class storm {
   asio::awaitable<void> change(client& self, const std::string& key, bool replace) {
     return catalog_.call([&](models& all) {
       auto& encoders = all.of<image_embedding>();
-      const auto put = [&](const auto&... what) {
-        return replace ? encoders.replace(key, what...) : encoders.add(key, what...);
+      const auto put = [&](const auto&... args) {
+        return replace ? encoders.replace(key, args...) : encoders.add(key, args...);
       };
       switch (self.below(5)) {
         case 0:
@@ -243,9 +243,9 @@ class storm {
   std::atomic<int> surprises_{0}, started_{0}, succeeded_{0}, failed_{0};
   std::mt19937 random_;
   engine_probe pooled_, pinned_;
-  std::optional<test::crew> crew_{std::in_place, random_};
+  std::optional<test::looped_coroutines> crew_{std::in_place, random_};
   std::optional<roster::blocking_pool> pool_{std::in_place, 2, 4};
-  test::mortal<models> catalog_{crew_->executor()};
+  test::destroyable<models> catalog_{crew_->executor()};
 };
 
 }  // namespace

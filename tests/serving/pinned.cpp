@@ -36,15 +36,15 @@ struct fixture {
     return finish(loop, models.get("key"));
   }
 
-  void deafen() {
+  void ignore_stop() {
     probe.on_embed = [this](auto inputs, auto& outputs, auto&) {
       busy.pass();
       outputs.resize(inputs.size(), 1);
     };
   }
 
-  auto call(const lease& model, embed_options how = embed_options()) {
-    auto started = spawn(loop, model->embed(image(1, 1), std::move(how)));
+  auto call(const lease& model, embed_options options = embed_options()) {
+    auto started = spawn(loop, model->embed(image(1, 1), std::move(options)));
     test::drain(loop);
     return started;
   }
@@ -123,7 +123,7 @@ TEST_CASE_METHOD(fixture, "A factory that takes a device waits for the first cal
   CHECK(any.succeeded());
   CHECK(other.code() == errc::device_mismatch);
   CHECK(probe.made() == 1);
-  CHECK(probe.life(0).where == roster::device("cuda:1"));
+  CHECK(probe.life(0).target == roster::device("cuda:1"));
   CHECK_THAT(message_of(loop, model->embed(image(1, 1), embed_options().on("cpu"))),
              Catch::Contains("'cuda:1'") && Catch::Contains("'cpu'"));
   CHECK(probe.runs() == 2);
@@ -132,7 +132,7 @@ TEST_CASE_METHOD(fixture, "A factory that takes a device waits for the first cal
 TEST_CASE_METHOD(fixture, "A default device is fixed at the load, and a call for another is refused with both names", "[b18]") {
   finish(loop, models.add("key", roster::pinned(device_maker<encoder>(probe), "cuda:0").queue_limit(0)));
   auto model = finish(loop, models.get("key"));
-  CHECK(probe.life(0).where == roster::device("cuda:0"));
+  CHECK(probe.life(0).target == roster::device("cuda:0"));
   CHECK(model->dimension() == 1);
   CHECK_THAT(message_of(loop, model->embed(image(1, 1), embed_options().on("cpu"))),
              Catch::Contains("'cuda:0'") && Catch::Contains("'cpu'"));
@@ -258,7 +258,7 @@ TEST_CASE_METHOD(fixture, "Calls run in the order they were made, and those beyo
 
 TEST_CASE_METHOD(fixture, "Cancelled calls, running or queued, end at once, and a deaf engine keeps its place until it returns",
                  "[b13]") {
-  deafen();
+  ignore_stop();
   auto model = load(1);
   auto running = call(model);
   busy.await();
@@ -296,7 +296,7 @@ TEST_CASE_METHOD(fixture, "Cancelling a running call asks its pinned engine to s
 }
 
 TEST_CASE_METHOD(fixture, "A call for a pinned engine whose deadline passed while it waited is never started", "[b43]") {
-  deafen();
+  ignore_stop();
   auto model = load();
   auto running = call(model);
   busy.await();
@@ -309,7 +309,7 @@ TEST_CASE_METHOD(fixture, "A call for a pinned engine whose deadline passed whil
 }
 
 TEST_CASE_METHOD(fixture, "1024 calls wait for a pinned engine, unless told otherwise", "[b12]") {
-  deafen();
+  ignore_stop();
   finish(loop, models.add("key", roster::pinned(maker<encoder>(probe))));
   const auto model = finish(loop, models.get("key"));
   std::vector<test::task<roster::embedding>> calls;
@@ -342,7 +342,7 @@ TEST_CASE_METHOD(fixture,
 
 TEST_CASE_METHOD(fixture, "Dropping a model whose engine is deaf waits for nothing, and the engine goes when it has returned",
                  "[b36]") {
-  deafen();
+  ignore_stop();
   auto model = load();
   auto running = call(model);
   busy.await();

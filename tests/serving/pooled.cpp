@@ -41,7 +41,7 @@ struct fixture {
   }
 
   /// Calls that reach an engine wait at `busy`, whatever they are told.
-  void deafen() {
+  void ignore_stop() {
     probe.on_embed = [this](auto inputs, auto& outputs, auto&) {
       busy.pass();
       outputs.resize(inputs.size(), 1);
@@ -64,7 +64,7 @@ struct fixture {
 }  // namespace
 
 TEST_CASE_METHOD(fixture, "An empty batch never reaches an engine, and takes no place") {
-  deafen();
+  ignore_stop();
   const auto model = load(1, 0);
   auto busy_call = call(model);
   busy.await();
@@ -114,7 +114,7 @@ TEST_CASE_METHOD(fixture, "Nothing is made before it is needed, and then once, h
 }
 
 TEST_CASE_METHOD(fixture, "N engines run N calls at once, never two in one", "[b12]") {
-  deafen();
+  ignore_stop();
   auto model = load(2);
   std::vector<test::task<roster::embedding>> calls;
   for (int i = 0; i < 5; ++i)
@@ -163,7 +163,7 @@ TEST_CASE_METHOD(fixture, "Calls for an engine run in the order they were made",
 }
 
 TEST_CASE_METHOD(fixture, "1024 calls wait for a pooled engine, unless told otherwise", "[b12]") {
-  deafen();
+  ignore_stop();
   finish(loop, models.add("key", roster::pooled(pool, maker<encoder>(probe))));
   const auto model = finish(loop, models.get("key"));
   std::vector<test::task<roster::embedding>> calls;
@@ -211,7 +211,7 @@ TEST_CASE_METHOD(fixture, "A batch goes in and comes out in order, and an empty 
 TEST_CASE_METHOD(fixture,
                  "Cancelling a running call resumes its caller at once, and frees its engine only when that has returned",
                  "[b13]") {
-  deafen();
+  ignore_stop();
   auto model = load(1, 1);
   auto running = call(model);
   busy.await();
@@ -252,7 +252,7 @@ TEST_CASE_METHOD(fixture, "Cancelling a running call asks its engine to stop", "
 
 TEST_CASE_METHOD(fixture, "A call cancelled while it waits for an engine never reaches one, and leaves its place to the next",
                  "[b13]") {
-  deafen();
+  ignore_stop();
   auto model = load(1, 2);
   auto running = call(model);
   busy.await();
@@ -350,7 +350,7 @@ TEST_CASE_METHOD(fixture, "A load cancelled while an engine is being made ends w
 }
 
 TEST_CASE_METHOD(fixture, "A call whose deadline passed while it waited is never started", "[b43]") {
-  deafen();
+  ignore_stop();
   auto model = load(1);
   auto running = call(model);
   busy.await();
@@ -371,7 +371,7 @@ TEST_CASE_METHOD(fixture, "A call that asks for a device is refused, by name, si
 
 TEST_CASE_METHOD(fixture, "A cancelled call still running when its model goes keeps its engine, which the pool destroys",
                  "[b36]") {
-  deafen();
+  ignore_stop();
   auto model = load(2);
   auto cancelled = call(model);
   busy.await();
@@ -387,7 +387,7 @@ TEST_CASE_METHOD(fixture, "A cancelled call still running when its model goes ke
 }
 
 TEST_CASE_METHOD(fixture, "A call and its inputs keep the model, whoever drops it", "[b36]") {
-  deafen();
+  ignore_stop();
   auto model = load(1);
   auto running = call(model);
   auto waiting = call(model);

@@ -54,7 +54,7 @@ struct fixture {
     };
   }
 
-  void deafen() {
+  void ignore_stop() {
     probe.on_paint = [this](const auto&, auto& chunks, auto&) {
       started.arrive();
       deaf.pass();
@@ -77,7 +77,7 @@ struct fixture {
 };
 
 /// The same, whose context and pool may go first.
-struct mortal_fixture {
+struct destroyable_fixture {
   lease load() {
     if (where == placement::pooled)
       finish(*loop, models.add("key", roster::pooled(*pool, maker<painter>(probe))));
@@ -207,7 +207,7 @@ TEST_CASE_METHOD(fixture,
   }  // else the destructors shut down, with the stream unread
 }
 
-TEST_CASE_METHOD(mortal_fixture, "A stream that nobody reads keeps neither pool nor context from ending, and says so",
+TEST_CASE_METHOD(destroyable_fixture, "A stream that nobody reads keeps neither pool nor context from ending, and says so",
                  "[b24]") {
   probe.on_paint = [&](const auto&, auto& chunks, auto&) {
     for (std::uint32_t i = 1; chunks.push(image_step(i, 0)); ++i)
@@ -226,7 +226,8 @@ TEST_CASE_METHOD(mortal_fixture, "A stream that nobody reads keeps neither pool 
   CHECK_FALSE(finish(elsewhere, stream.next()));
 }
 
-TEST_CASE_METHOD(mortal_fixture, "A stream asked for after the context of its model died fails with stopped", "[b22][b60]") {
+TEST_CASE_METHOD(destroyable_fixture, "A stream asked for after the context of its model died fails with stopped",
+                 "[b22][b60]") {
   const auto model = load();
   loop.reset();
   auto stream = model->generate(image_request("x"));
@@ -254,7 +255,7 @@ TEST_CASE_METHOD(fixture, "Dropping a stream that runs stops its engine within o
 }
 
 TEST_CASE_METHOD(fixture, "A stream dropped while it waits for its turn never reaches an engine", "[b25]") {
-  deafen();
+  ignore_stop();
   const auto model = load(1);
   auto running = draw(model);
   started.await();
@@ -294,7 +295,7 @@ TEST_CASE_METHOD(fixture, "A stream dropped before the loop has seen it, or afte
 
 TEST_CASE_METHOD(fixture, "An engine deaf to the end of its stream keeps its place until it returns, and touches nothing freed",
                  "[b25]") {
-  deafen();
+  ignore_stop();
   auto model = load(0);
   {
     auto dropped = draw(model);
@@ -330,7 +331,7 @@ TEST_CASE_METHOD(fixture, "A stream goes on when the last lease of its model is 
   CHECK(step_of(finish(loop, behind.next())) == 1);
   CHECK(step_of(finish(loop, behind.next())) == 2);
   CHECK_FALSE(finish(loop, behind.next()));
-  while (probe.destroyed() == 0)  // the call's end comes home after the stream's
+  while (probe.destroyed() == 0)  // the call completes after the stream
     test::drain(loop);
   CHECK(prompt == "seven");
 }
@@ -357,7 +358,7 @@ TEST_CASE_METHOD(fixture, "Progress is what the engine has done, step by step", 
 }
 
 TEST_CASE_METHOD(fixture, "Cancelling a next ends that wait only, and loses no chunk", "[b25]") {
-  deafen();
+  ignore_stop();
   auto stream = draw(load());
   auto waiting = spawn(loop, stream.next());
   test::drain(loop);

@@ -68,19 +68,19 @@ void run_until(boost::asio::io_context& context, Predicate done) {
 }
 
 /// Move-only. Notes on which thread it is destroyed, unless it was moved from.
-class witness {
+class destruction_logger {
  public:
   using log = std::vector<std::thread::id>;
 
-  explicit witness(std::shared_ptr<log> where) : where_(std::move(where)) {}
-  witness(witness&&) noexcept = default;
-  witness& operator=(witness&&) = delete;
-  ~witness() {
-    if (where_) where_->push_back(std::this_thread::get_id());
+  explicit destruction_logger(std::shared_ptr<log> destroyed) : log_(std::move(destroyed)) {}
+  destruction_logger(destruction_logger&&) noexcept = default;
+  destruction_logger& operator=(destruction_logger&&) = delete;
+  ~destruction_logger() {
+    if (log_) log_->push_back(std::this_thread::get_id());
   }
 
  private:
-  std::shared_ptr<log> where_;
+  std::shared_ptr<log> log_;
 };
 
 /// A loop on a thread of its own.

@@ -1,6 +1,6 @@
 #pragma once
 
-// Models and engines that do as they are told, and tell what was done to them.
+// Models and engines with prescribed behaviour that record what was done to them.
 
 #include <roster/call/call_options.hpp>
 #include <roster/capability/image_embedding.hpp>
@@ -66,7 +66,7 @@ std::string message_of(asio::io_context& loop, asio::awaitable<T> operation) {
 struct engine_life {
   std::thread::id made_on, destroyed_on;
   std::vector<std::thread::id> ran_on;
-  roster::device where;
+  roster::device target;
   bool busy = false;
 };
 
@@ -146,7 +146,7 @@ class engine_probe {
 /// An engine that neither moves nor copies.
 class probed_engine {
  public:
-  probed_engine(engine_probe& probe, roster::device where) : probe_(probe) {
+  probed_engine(engine_probe& probe, roster::device target) : probe_(probe) {
     {
       std::lock_guard lock(probe.mutex_);
       ++probe.attempts_;
@@ -158,7 +158,7 @@ class probed_engine {
     index_ = probe.lives_.size();
     probe.lives_.emplace_back();
     probe.lives_.back().made_on = std::this_thread::get_id();
-    probe.lives_.back().where = std::move(where);
+    probe.lives_.back().target = std::move(target);
   }
   probed_engine(const probed_engine&) = delete;
   probed_engine& operator=(const probed_engine&) = delete;
@@ -187,7 +187,7 @@ class probed_engine {
 
  private:
   struct counted {
-    counted(engine_probe& owner, int& what) : probe(owner), counter(what) {}
+    counted(engine_probe& owner, int& count) : probe(owner), counter(count) {}
     counted(const counted&) = delete;
     counted& operator=(const counted&) = delete;
     ~counted() {
@@ -200,7 +200,7 @@ class probed_engine {
   };
 
   struct idle_again {
-    explicit idle_again(probed_engine& what) : engine(what) {}
+    explicit idle_again(probed_engine& busy) : engine(busy) {}
     idle_again(const idle_again&) = delete;
     idle_again& operator=(const idle_again&) = delete;
     ~idle_again() {
@@ -242,16 +242,16 @@ auto maker(engine_probe& probe) {
 /// A factory of probed engines on a device.
 template <typename Engine>
 auto device_maker(engine_probe& probe) {
-  return [&probe](const roster::device& where) { return Engine(probe, where); };
+  return [&probe](const roster::device& target) { return Engine(probe, target); };
 }
 
 /// A model made by hand: every vector is `number`. Notes where it is destroyed.
 class ready_model final : public roster::image_embedding::model {
  public:
-  explicit ready_model(float number, std::shared_ptr<witness::log> grave = nullptr)
+  explicit ready_model(float number, std::shared_ptr<destruction_logger::log> destroyed_log = nullptr)
       : roster::image_embedding::model(roster::model_info("test", std::to_string(static_cast<int>(number)))),
         number_(number),
-        end_(std::move(grave)) {}
+        end_(std::move(destroyed_log)) {}
 
  private:
   asio::awaitable<roster::embeddings> run(std::vector<roster::image> inputs, roster::embed_options) override {
@@ -261,7 +261,7 @@ class ready_model final : public roster::image_embedding::model {
   }
 
   float number_;
-  witness end_;
+  destruction_logger end_;
 };
 
 inline std::shared_ptr<roster::image_embedding::model> make_model(float number) {

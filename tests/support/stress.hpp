@@ -53,10 +53,10 @@ void stress(Body body) {
 
 /// What may be destroyed at any moment: no call is inside it then, but what the calls began may be under way.
 template <typename T>
-class mortal {
+class destroyable {
  public:
   template <typename... Args>
-  explicit mortal(Args&&... args) : object_(std::in_place, std::forward<Args>(args)...) {}
+  explicit destroyable(Args&&... args) : object_(std::in_place, std::forward<Args>(args)...) {}
 
   /// What `function(object)` returns; throws `operation_aborted` when there is no object any more.
   template <typename Function>
@@ -84,16 +84,16 @@ class mortal {
 };
 
 /// Coroutines on loops that stop and go on at random: on three with a thread each, or on strands of one that three threads run.
-class crew {
+class looped_coroutines {
  public:
-  explicit crew(std::mt19937& random) : random_(random) {
+  explicit looped_coroutines(std::mt19937& random) : random_(random) {
     const auto threads_each = static_cast<int>(random() % 2 ? 1 : 3);
     for (int threads = 0; threads < 3; threads += threads_each)
       loops_.emplace_back(threads_each);
   }
-  crew(const crew&) = delete;
-  crew& operator=(const crew&) = delete;
-  ~crew() { join(); }
+  looped_coroutines(const looped_coroutines&) = delete;
+  looped_coroutines& operator=(const looped_coroutines&) = delete;
+  ~looped_coroutines() { join(); }
 
   /// One of the loops.
   boost::asio::any_io_executor executor() { return loops_.front().context.get_executor(); }
@@ -101,19 +101,19 @@ class crew {
   /// Starts a coroutine on an executor of its own, and calls `told(failure)` there when it ends.
   template <typename Told>
   void spawn(boost::asio::awaitable<void> coroutine, Told told) {
-    auto& added = members_.emplace_back(loops_[members_.size() % loops_.size()].home());
+    auto& added = members_.emplace_back(loops_[members_.size() % loops_.size()].executor());
     auto handler = [this, told](const std::exception_ptr& failure) {
       told(failure);
       ended_.arrive();
     };
-    boost::asio::co_spawn(added.home, std::move(coroutine),
+    boost::asio::co_spawn(added.executor, std::move(coroutine),
                           boost::asio::bind_cancellation_slot(added.signal.slot(), std::move(handler)));
   }
 
   /// Cancels one of the coroutines, unless it has ended.
   void cancel_one() {
-    auto& victim = members_[random_() % members_.size()];
-    boost::asio::post(victim.home, [&victim] { victim.signal.emit(boost::asio::cancellation_type::terminal); });
+    auto& cancelled = members_[random_() % members_.size()];
+    boost::asio::post(cancelled.executor, [&cancelled] { cancelled.signal.emit(boost::asio::cancellation_type::terminal); });
   }
 
   /// Stops one of the loops wherever it is, or lets it go on.
@@ -136,8 +136,8 @@ class crew {
 
  private:
   struct member {
-    explicit member(boost::asio::any_io_executor where) : home(std::move(where)) {}
-    boost::asio::any_io_executor home;
+    explicit member(boost::asio::any_io_executor member_executor) : executor(std::move(member_executor)) {}
+    boost::asio::any_io_executor executor;
     boost::asio::cancellation_signal signal;
   };
 
@@ -145,7 +145,7 @@ class crew {
    public:
     explicit loop(int threads) : context(threads), count_(static_cast<std::size_t>(threads)) { resume(); }
 
-    boost::asio::any_io_executor home() {
+    boost::asio::any_io_executor executor() {
       if (count_ == 1) return context.get_executor();
       return boost::asio::make_strand(context);
     }

@@ -38,7 +38,7 @@ class storm {
 
   /// Runs coroutines that `body` makes of seeds to their ends.
   template <typename T, typename Body>
-  void rage(test::crew& crew, test::mortal<T>& primitive, Body body) {
+  void rage(test::looped_coroutines& crew, test::destroyable<T>& primitive, Body body) {
     std::atomic<int> succeeded{0}, aborted{0};
     for (int i = 0; i < coroutines; ++i)
       crew.spawn(body(static_cast<unsigned>(random_())), [&](const std::exception_ptr& failure) {
@@ -77,7 +77,7 @@ asio::awaitable<T> later(asio::awaitable<T> operation, std::mt19937& random) {
 
 struct locked_data {
   explicit locked_data(const asio::any_io_executor& executor) : mutex(executor) {}
-  test::mortal<async_shared_mutex> mutex;
+  test::destroyable<async_shared_mutex> mutex;
   int value = 0;
   std::atomic<int> writes{0};
 };
@@ -123,7 +123,7 @@ asio::awaitable<void> use_lock(locked_data& data, unsigned seed, int rounds) {
 
 struct counted {
   explicit counted(const asio::any_io_executor& executor) : semaphore(executor, 3U) {}
-  test::mortal<async_semaphore> semaphore;
+  test::destroyable<async_semaphore> semaphore;
   std::atomic<int> inside{0};
 
   auto acquire() {
@@ -151,7 +151,7 @@ asio::awaitable<void> use_permits(counted& data, unsigned seed, int rounds) {
 
 struct shared_cell {
   shared_cell(const asio::any_io_executor& executor, unsigned first_seed) : cell(executor), seed(first_seed) {}
-  test::mortal<async_once_cell<int>> cell;
+  test::destroyable<async_once_cell<int>> cell;
   const unsigned seed;
   int running = 0;  // unsynchronized: initialisers never overlap
   int runs = 0;
@@ -203,7 +203,7 @@ TEST_CASE("Writers exclude everybody else and nobody waits for ever, whatever is
     std::mt19937 random(seed);
     for (int round = 0; round < 12; ++round) {
       storm weather(random);
-      test::crew crew(random);
+      test::looped_coroutines crew(random);
       locked_data data(crew.executor());
       weather.rage(crew, data.mutex, [&](unsigned each) { return use_lock(data, each, 60); });
       REQUIRE(data.value == data.writes);
@@ -218,7 +218,7 @@ TEST_CASE("A semaphore never gives more permits than it has, and gets all back, 
     std::mt19937 random(seed);
     for (int round = 0; round < 12; ++round) {
       storm weather(random);
-      test::crew crew(random);
+      test::looped_coroutines crew(random);
       counted data(crew.executor());
       weather.rage(crew, data.semaphore, [&](unsigned each) { return use_permits(data, each, 60); });
       REQUIRE(data.inside == 0);
@@ -233,7 +233,7 @@ TEST_CASE("A cell runs one initialiser at a time until one succeeds, whatever is
     std::mt19937 random(seed);
     for (int round = 0; round < 40; ++round) {
       storm weather(random);
-      test::crew crew(random);
+      test::looped_coroutines crew(random);
       shared_cell data(crew.executor(), static_cast<unsigned>(random()));
       weather.rage(crew, data.cell, [&](unsigned each) { return use_cell(data, each); });
       REQUIRE(data.running == 0);

@@ -22,19 +22,19 @@ using roster::errc;
 
 int failures = 0;
 
-void check(bool holds, const char* what) {
+void check(bool holds, const char* claim) {
   if (holds) return;
-  std::fprintf(stderr, "not so: %s\n", what);
+  std::fprintf(stderr, "not so: %s\n", claim);
   ++failures;
 }
 
-void check_refused(errc expected, const char* what, const std::function<void()>& function) {
+void check_refused(errc expected, const char* claim, const std::function<void()>& function) {
   try {
     function();
   } catch (const roster::error& failure) {
-    return check(failure.code() == expected, what);
+    return check(failure.code() == expected, claim);
   }
-  check(false, what);
+  check(false, claim);
 }
 
 template <typename Event>

@@ -8,9 +8,9 @@ namespace {
 
 int failures = 0;
 
-void check(bool right, const char* what) {
+void check(bool right, const char* claim) {
   failures += !right;
-  fmt::print("{}: {}\n", right ? "right" : "wrong", what);
+  fmt::print("{}: {}\n", right ? "right" : "wrong", claim);
 }
 
 template <typename Function>
