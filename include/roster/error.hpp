@@ -106,9 +106,9 @@ inline error_code make_error_code(errc value) noexcept {
   return {static_cast<int>(value), error_category()};
 }
 
-/// An `errc` with a message of its own. What roster itself throws is this or another `boost::system::system_error`, but for
-/// Asio's `bad_executor`: a handler would be called on a context that is gone. What others throw passes through as it is: an
-/// engine, a callable, the memory that runs out, `std::thread` with its `std::system_error`.
+/// An `errc` with a message. roster itself throws this or another `boost::system::system_error`, except for Asio's
+/// `bad_executor`, if a handler would be called on a context that is gone. Exceptions of others pass through unchanged: those
+/// of engines and callables, `std::bad_alloc`, and the `std::system_error` of `std::thread`.
 ///
 /// One that a plugin (`dlopen`) throws can be caught in its host, also where the standard library tells types apart by address
 /// (libc++) if the host exports its symbols.
@@ -146,7 +146,7 @@ class BOOST_SYMBOL_VISIBLE load_error final : public error {
   std::exception_ptr cause_;
 };
 
-/// The code of whatever a handler was given: none for null, that of a `system_error`, the cause's for a `load_error`,
+/// The code of the exception that a handler was given: none for null, that of a `system_error`, the cause's for a `load_error`,
 /// `not_enough_memory` for `std::bad_alloc`, `foreign_exception` for all else.
 inline error_code code_of(std::exception_ptr failure) noexcept {
   while (failure) {
@@ -168,7 +168,7 @@ inline error_code code_of(std::exception_ptr failure) noexcept {
   return {};
 }
 
-/// What the exception that a handler was given says of itself; nothing for null.
+/// The message of the exception that a handler was given; empty for null.
 inline std::string message_of(const std::exception_ptr& failure) {
   if (!failure) return {};
   try {

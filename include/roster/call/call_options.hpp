@@ -31,10 +31,10 @@ class device {
   std::string name_;
 };
 
-/// What every call can ask for, whatever the model.
+/// Options of every call, whatever the model.
 class call_options {
  public:
-  /// When a call is no longer wanted. Steady: a change of the wall clock does not move it.
+  /// A deadline. Steady: a change of the wall clock does not move it.
   using time_point = std::chrono::steady_clock::time_point;
 
   /// No deadline, any device.

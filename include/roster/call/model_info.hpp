@@ -8,8 +8,7 @@
 
 ROSTER_BEGIN_NAMESPACE
 
-/// What is known about a model before it is loaded, and, once it is, what its engine says of itself. Zero and empty mean
-/// unknown.
+/// What is known about a model before it is loaded, and what its engine adds afterwards. Zero and empty mean unknown.
 struct model_info {
   /// Nothing known.
   model_info() noexcept {}

@@ -35,7 +35,7 @@ inline error_code operation_aborted() noexcept {
 #endif
 }
 
-/// Is told, once, when somebody asks the work of a `run_context` to stop.
+/// Called once when the work of a `run_context` is asked to stop.
 class stop_listener {
  public:
   virtual void on_stop() noexcept = 0;
@@ -49,35 +49,35 @@ class stream_work;
 
 }  // namespace detail
 
-/// What running work sees of its call: whether it should stop, by when it is wanted, and where to report progress.
+/// A running call as its work sees it: whether to stop, the deadline, and where to report progress.
 ///
 /// **Thread safety**: all members may be called concurrently, from any thread.
 class run_context {
  public:
-  /// The context of a call without a deadline. Made by whoever runs the work; make one to call an engine directly.
+  /// The context of a call without a deadline. Created by the code that runs the work; create one to call an engine directly.
   run_context() {}
 
-  /// The context of a call that is wanted by `deadline`.
+  /// The context of a call with a deadline.
   explicit run_context(std::optional<call_options::time_point> deadline) : deadline_(deadline) {}
 
   run_context(const run_context&) = delete;
   run_context& operator=(const run_context&) = delete;
 
-  /// Whether the caller has lost interest: it was cancelled, its stream was dropped, or the owner of the thread shuts down.
+  /// Whether to stop: the call was cancelled, its stream was dropped, or the owner of the thread shuts down.
   bool stop_requested() const noexcept { return stop_.load(std::memory_order_relaxed); }
 
-  /// Leaves the work, if its caller has lost interest, by throwing `operation_aborted`.
+  /// Throws `operation_aborted` if the work is to stop.
   void throw_if_stop_requested() const {
     if (stop_requested()) throw boost::system::system_error(detail::operation_aborted());
   }
 
-  /// When the result stops being wanted. Work may go on past it; the caller still gets the result.
+  /// The deadline, if there is one. Work may go on past it; the caller still gets the result.
   const std::optional<call_options::time_point>& deadline() const noexcept { return deadline_; }
 
   /// Whether the deadline has passed.
   bool expired() const { return deadline_ && *deadline_ <= call_options::time_point::clock::now(); }
 
-  /// Says that `done` of `total` steps have been finished.
+  /// Reports that `done` of `total` steps are finished.
   void report_progress(std::uint32_t done, std::uint32_t total) noexcept {
     progress_.store(std::uint64_t{total} << 32 | done, std::memory_order_relaxed);
   }
@@ -99,7 +99,7 @@ class run_context {
   template <typename, typename>
   friend class detail::stream_work;
 
-  // At once if the work was already asked to stop. Null ends it: from then on the listener is not called.
+  // Calls the listener at once if the work was already asked to stop. Null removes it: it is not called from then on.
   void listen(detail::stop_listener* listener) noexcept {
     std::lock_guard lock(mutex_);  // short:
     listener_ = listener;

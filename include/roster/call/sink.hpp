@@ -4,9 +4,8 @@
 
 ROSTER_BEGIN_NAMESPACE
 
-/// Where an engine puts what it produces. Used by the engine's thread only.
-///
-/// An interface, so that an engine can be tried out with a sink of one's own.
+/// Where an engine puts its output. Used by the engine's thread only. An interface, so that an engine can be tested with
+/// another sink.
 template <typename Chunk>
 class sink {
  public:
@@ -14,8 +13,8 @@ class sink {
   sink& operator=(const sink&) = delete;
   virtual ~sink() = default;
 
-  /// Hands a chunk on. Where the stream is full it blocks the engine's thread, until half of what is buffered has been read.
-  /// False when nobody wants more: the chunk is dropped, and the engine should return.
+  /// Passes a chunk on. If the stream is full this blocks the engine's thread until half of the buffer has been read. False if
+  /// no more chunks are wanted: this one is dropped, and the engine should return.
   virtual bool push(Chunk chunk) = 0;
 
  protected:

@@ -46,7 +46,7 @@ concept streaming_capability = requires {
 /// inputs never reaches it.
 ///
 /// It may also have `dimension()`, the length of its vectors, and `describe(model_info&)`, which adds what else it knows of
-/// itself. Both are asked where the engine runs, when a load has made it; what they say is what the model's `info` tells.
+/// itself. Both are called where the engine runs, once a load has made it; the model's `info` returns the result.
 template <typename Engine, typename C>
 concept unary_engine = unary_capability<C> &&
     requires(Engine& engine, std::span<const typename C::input> inputs, const typename C::options& options,
@@ -54,7 +54,7 @@ concept unary_engine = unary_capability<C> &&
   engine.run(inputs, options, outputs, context);
 };
 
-/// An engine of a streaming capability: `run` pushes chunks and returns after the last. In all else like `unary_engine`.
+/// An engine of a streaming capability: `run` pushes chunks and returns after the last. Otherwise like `unary_engine`.
 template <typename Engine, typename C>
 concept streaming_engine = streaming_capability<C> &&
     requires(Engine& engine, const typename C::request& request, sink<typename C::chunk>& chunks, run_context& context) {
@@ -100,10 +100,10 @@ class basic_model {
   const model_info& info() const noexcept { return info_; }
 
  protected:
-  /// A model of which nothing is known.
+  /// A model without information.
   basic_model() = default;
 
-  /// A model of which this is known.
+  /// A model with this information.
   explicit basic_model(model_info info) : info_(std::move(info)) {}
 
   /// The owner that destroys the model on the executor it was registered with; null if there is none.
@@ -127,8 +127,8 @@ class unary_model : public basic_model, public std::enable_shared_from_this<unar
  public:
   using basic_model::basic_model;
 
-  /// A result for each input; without inputs, empty outputs, which no engine is asked for. The call owns its inputs, and keeps
-  /// a model alive that is held by `shared_ptr`.
+  /// A result for each input; without inputs, empty outputs, without calling the engine. The call owns its inputs, and keeps
+  /// the model alive if that is held by `shared_ptr`.
   ///
   /// **Completion**: when all results are there.
   /// **Executor**: resumes on the coroutine's own.
@@ -178,8 +178,7 @@ class streaming_model : public basic_model {
  public:
   using basic_model::basic_model;
 
-  /// Starts a call. It is on its way when this returns; whatever keeps it from producing is an error of the stream, which keeps
-  /// what it needs of the model alive.
+  /// Starts a call. Whatever keeps it from starting is an error of the stream, which keeps alive what it needs of the model.
   ///
   /// **Errors**, from the stream's `next`: whatever the engine throws; `queue_full` when too many calls wait;
   /// `deadline_exceeded`, `device_mismatch`, `stopped`.

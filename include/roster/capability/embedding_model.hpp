@@ -21,14 +21,14 @@ class embedding_model : public unary_model<C> {
   /// The length of its vectors; 0 when not known before the first call.
   std::size_t dimension() const noexcept { return this->info().dimension; }
 
-  /// The vector of one item. In all else like `call`.
+  /// The vector of one item. Otherwise like `call`.
   [[nodiscard]] asio::awaitable<embedding> embed(typename C::input item, typename C::options options = typename C::options()) {
     std::vector<typename C::input> batch;
     batch.push_back(std::move(item));
     return first(this->call(std::move(batch), std::move(options)));
   }
 
-  /// A vector for each item; without items none, of the length that is known. In all else like `call`.
+  /// A vector for each item; without items none, of the known length. Otherwise like `call`.
   [[nodiscard]] asio::awaitable<embeddings> embed(std::vector<typename C::input> items,
                                                   typename C::options options = typename C::options()) {
     if (items.empty()) return nothing(dimension());

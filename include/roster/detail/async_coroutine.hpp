@@ -27,7 +27,7 @@ asio::awaitable<T> start_by_post(asio::awaitable<T> body) {
   co_return co_await std::move(body);
 }
 
-/// Gives a coroutine any completion token. It runs on the handler's associated executor, and never inside the initiating call.
+/// Starts a coroutine for any completion token, on the handler's associated executor, never inside the initiating call.
 template <typename T, typename Token>
 auto async_coroutine(asio::any_io_executor fallback, asio::awaitable<T> body, Token&& token) {
   return initiate<typename coroutine_signature<T>::type>(

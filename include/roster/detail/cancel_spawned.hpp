@@ -14,11 +14,11 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// Cancels what was spawned on a strand with a slot of this signal. Called on the strand. A failed allocation terminates: what
-/// was not told to stop would never end.
+/// Cancels a coroutine spawned on a strand with a slot of this signal. Called on the strand. A failed allocation terminates: a
+/// coroutine that is not told to stop might never end.
 ///
-/// Keeps the signal for one more turn of the strand: where the executor never blocks, co_spawn's part of the emission takes
-/// that turn, with a plain pointer to what the signal owns. There is no strand any more where the context has closed.
+/// Keeps the signal for one more turn of the strand: on an executor that never blocks, co_spawn posts its part of the emission,
+/// which has a plain pointer into the signal. The strand is null once the context has closed.
 inline void cancel_spawned(const std::optional<asio::strand<asio::any_io_executor>>& strand,
                            std::shared_ptr<asio::cancellation_signal> signal) noexcept {
   signal->emit(asio::cancellation_type::terminal);

@@ -15,7 +15,7 @@ namespace detail {
 
 class closing_list;
 
-/// State that belongs to the execution context of its executor, and is closed when that context is destroyed first.
+/// State that belongs to the execution context of its executor; closed if that context is destroyed first.
 class context_bound : public std::enable_shared_from_this<context_bound> {
  public:
   explicit context_bound(const asio::any_io_executor& executor) : executor_(executor) {}
@@ -26,7 +26,7 @@ class context_bound : public std::enable_shared_from_this<context_bound> {
   /// Empty once the context is gone.
   const asio::any_io_executor& executor() const noexcept { return executor_; }
 
-  /// Completes whatever waits. Nothing may be posted to the context by what comes later, since it is being destroyed.
+  /// Completes everything that waits. Nothing may be posted to the context afterwards: it is being destroyed.
   virtual void close() noexcept {}
 
  protected:
@@ -102,8 +102,8 @@ inline context_bound::~context_bound() {
   if (list_) list_->remove(*this);
 }
 
-/// Closes the states of a context when the context shuts down. A plugin with hidden symbols has an `id` of its own, and so a
-/// service of its own in the same context, which closes what the plugin made.
+/// Closes the states of a context when the context shuts down. A plugin with hidden symbols has its own `id`, and so its own
+/// service in the same context, which closes what the plugin made.
 class closing_service final : public asio::execution_context::service {
  public:
   using key_type = closing_service;

@@ -8,12 +8,12 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// What Asio calls to start an operation. Its associated executor is the one that handlers without an executor of their own are
-/// called on: tokens such as `cancel_after` run their timers there. Handlers are taken by value: one passed as an lvalue is
-/// copied, as everywhere in Asio.
+/// The initiation that Asio calls to start an operation. Its associated executor is the default for handlers without one:
+/// tokens such as `cancel_after` run their timers there. Handlers are taken by value: one passed as an lvalue is copied, as
+/// everywhere in Asio.
 ///
-/// Started as an rvalue it keeps no executor, which may be a strand: a suspended coroutine keeps its initiation, and may
-/// outlive the strand's context.
+/// Called as an rvalue it gives its executor away: a suspended coroutine keeps its initiation and may outlive the executor's
+/// context, which a strand must not.
 template <typename Start>
 class initiation {
  public:
@@ -39,7 +39,7 @@ class initiation {
 };
 
 /// Starts an operation for any completion token: calls the captureless `start(handler, executor, args...)` when the token says
-/// so. `executor` is that of handlers that have none; it may be empty where the token's handler has its own, as a coroutine's.
+/// so. `executor` is the default for handlers without one; it may be empty if the handler has one, as a coroutine's does.
 template <typename Signature, typename Token, typename Start, typename... Args>
 auto initiate(asio::any_io_executor executor, Token&& token, Start start, Args&&... args) {
   return asio::async_initiate<Token, Signature>(initiation<Start>(std::move(executor), start), token,

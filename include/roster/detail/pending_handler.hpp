@@ -100,7 +100,8 @@ class pending_handler {
   /// Destroys the handler after the node that contains it: the handler may own the node's memory.
   template <typename Node>
   void destroy(std::shared_ptr<Node> node) noexcept {
-    // fault b5: first `node = nullptr; return;`: a handler is destroyed before the node that it may own, on its way to the lock
+    // fault b5: first `node = nullptr; return;`:
+    //   a handler is destroyed before the node that it may own, in a function that was posted
     [[maybe_unused]] const auto handler = std::move(handler_);
     node = nullptr;
   }

@@ -13,11 +13,11 @@ namespace detail {
 template <typename T>
 class shared_queue;
 
-/// Base of what can stand in a `shared_queue<T>`.
+/// Base of the elements of a `shared_queue<T>`.
 template <typename T>
 class queue_node {
  public:
-  /// Whether the element stands in a queue that it can be erased from.
+  /// Whether the element is in a queue that it can be erased from.
   bool queued() const noexcept { return queued_; }
 
  private:
@@ -28,14 +28,14 @@ class queue_node {
   bool queued_ = false;
 };
 
-/// An intrusive FIFO that shares ownership of its elements: no operation allocates, and any element can leave.
+/// An intrusive FIFO that shares ownership of its elements: no operation allocates, and any element can be erased.
 template <typename T>
 class shared_queue {
  public:
   shared_queue() = default;
 
-  /// Takes all elements of `other`. None of them is `queued` any more: whoever empties the new queue outside the lock that
-  /// guards the old one must not meet somebody who takes an element out under that lock.
+  /// Takes all elements of `other`. None of them is `queued` any more, so that nobody erases one under the lock of the old
+  /// queue while the new one is emptied outside that lock.
   shared_queue(shared_queue&& other) noexcept { take_all(other); }
   shared_queue& operator=(shared_queue&&) = delete;
 

@@ -15,10 +15,10 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// Called before each thread is made. The tests' seam: what it throws is what a failed creation would.
+/// Called before each thread is created, so that tests can make the creation fail: by throwing what `std::thread` would.
 inline std::atomic<void (*)()> before_thread_creation{nullptr};
 
-/// Threads, joined by somebody who may wait: the next thread of the group, or whoever destroys the owner.
+/// Threads that are joined by the next thread of the group, or by whoever destroys the owner: both may wait.
 class thread_group : public std::enable_shared_from_this<thread_group> {
   struct member;
 
@@ -58,7 +58,7 @@ class thread_group : public std::enable_shared_from_this<thread_group> {
       join(*each);
   }
 
-  /// Joins every thread. A member that calls this itself is let go: no thread can wait for its own end.
+  /// Joins every thread. A member that calls this itself is detached: no thread can wait for its own end.
   void join_all() noexcept {
     for (auto& each : take([](const member&) { return true; }))
       join(*each);

@@ -13,7 +13,7 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// Somebody who waits, in a queue of `Self`s, to be told `Told...`.
+/// A waiter in a queue of `Self`s, completed with `Told...`.
 template <typename Self, typename... Told>
 class waiter : public queue_node<Self> {
  public:
@@ -25,8 +25,8 @@ class waiter : public queue_node<Self> {
   waiter& operator=(const waiter&) = delete;
   virtual ~waiter() = default;
 
-  /// Posts the handler of a waiter, once. Gives up the reference before: the waiter may be made of memory that its handler's
-  /// owner takes back.
+  /// Completes a waiter, once. The reference moves along and is released before the handler runs: the waiter's memory may come
+  /// from the handler's allocator.
   static void tell(std::shared_ptr<Self> self, Told... told) noexcept {
     auto& waiting = *self;
     waiting.complete(std::move(self), std::move(told)...);
@@ -36,7 +36,7 @@ class waiter : public queue_node<Self> {
   virtual void complete(std::shared_ptr<Self> self, Told... told) noexcept = 0;
 };
 
-/// A `Waiter` with the handler that it is told through. What the handler takes is made of what the waiter is told.
+/// A `Waiter` with its handler, whose arguments are constructed from what the waiter is completed with.
 template <typename Waiter, typename Handler, typename Signature, typename Told = typename Waiter::told_type>
 class pending_waiter;
 
@@ -61,8 +61,8 @@ class pending_waiter<Waiter, Handler, void(Results...), std::tuple<Told...>> : p
   pending_handler<Handler, Results...> pending_;
 };
 
-/// Waits for a state with a node made of a handler and `args`; the handler's cancellation takes it out. Where there is an
-/// `attempt(state, args...)`, which returns what the waiter would be told if it need not wait, that comes first.
+/// Enqueues a node made from the handler and `args` with a state, and connects the handler's cancellation. If it has a static
+/// `attempt(state, args...)`, that is tried first: it returns the waiter's results if there is no need to wait.
 template <typename Node, typename Handler, typename State, typename... Args>
 void start_waiting(Handler&& handler, const asio::any_io_executor& fallback, std::shared_ptr<State> state, Args&&... args) {
   if constexpr (requires { Node::attempt(state, args...); })

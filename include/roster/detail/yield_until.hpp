@@ -8,8 +8,8 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// Gives the processor away, up to `times` times, until `done()`; whether it is. For a thread that is about to sleep: waking it
-/// costs the waker and itself more than waiting a little longer.
+/// Yields up to `times` times until `done()`; returns whether it is. For a thread that is about to sleep: being woken costs
+/// more than waiting a little longer.
 template <typename Predicate>
 bool yield_until(int times, Predicate done) {
   for (; times > 0; --times) {

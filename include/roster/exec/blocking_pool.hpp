@@ -29,19 +29,15 @@ auto async_wait_idle(std::shared_ptr<task_queue> queue, asio::any_io_executor fa
 
 /// A fixed number of threads for work that blocks or computes: inference, file reads, decompression.
 ///
-/// `threads` calls run, `queue_limit` more are queued, and whoever comes then waits for admission, in order; `try_run` is
-/// refused instead. The pool is an owner with a definite end: what still uses it afterwards gets `stopped`. It must not be
-/// destroyed by a loop that running work waits for. Handlers must be able to reach their context: destroy the pool before the
-/// contexts of its callers.
+/// `threads` calls run, `queue_limit` more are queued, and further calls wait for admission, in order; `try_run` is refused
+/// instead. Calls that start after its end, through a placement say, fail with `stopped`. Handlers are posted to their
+/// contexts: destroy the pool before the contexts of its callers.
 ///
-/// Completing a call posts its handler; when memory for that cannot be had, or the result's move constructor throws, the
-/// program terminates, since there is nobody left to tell.
+/// If memory for posting a handler runs out, or the result's move constructor throws, the program terminates. Callers may not
+/// run on an `io_context` made with `BOOST_ASIO_CONCURRENCY_HINT_UNSAFE`, which takes no lock.
 ///
-/// Calls may come from any context but an `io_context` made with `BOOST_ASIO_CONCURRENCY_HINT_UNSAFE`: that takes no lock, so
-/// a call's completion, which comes from the pool's threads, may never be seen.
-///
-/// Work that starts further work on its own pool and blocks until that has run can wait for ever once all threads do so; post
-/// it, or await it from a coroutine, instead.
+/// **Deadlock**: a loop that running work waits for must not destroy the pool. Work that blocks until other work on its own
+/// pool has run waits for ever once all threads do so; post that work, or await it from a coroutine, instead.
 ///
 /// **Thread safety**: all members but the destructor may be called concurrently, from any thread.
 ///
@@ -70,13 +66,13 @@ class blocking_pool {
   blocking_pool& operator=(const blocking_pool&) = delete;
 
   /// Fails whatever has not started with `stopped`, raises the stop flag of what runs, and joins the threads. Blocks until
-  /// running work has returned. Called on a thread of the pool, it lets that one thread go instead of waiting for itself.
+  /// running work has returned. Called on a thread of the pool, it detaches that thread instead of joining it.
   ~blocking_pool() { shut_down(); }
 
   /// Runs `function(arguments...)`, or `function(run_context&, arguments...)`, on a thread of the pool.
   ///
-  /// Callable and arguments are moved or copied in, and destroyed before the caller resumes: on the pool's thread if the call's
-  /// turn came, else on the thread that cancels, stops or refuses it. All of them, and the result, may be move-only; a
+  /// Callable and arguments are moved or copied in, and destroyed before the caller resumes: on the pool's thread if the call
+  /// started, else on the thread that cancels, stops or refuses it. All of them, and the result, may be move-only; a
   /// reference is returned as `std::reference_wrapper`. g++ 12 needs a callable with captures to be named first, and passed as
   /// lvalue.
   ///
@@ -169,7 +165,7 @@ class blocking_pool {
   /// The number of calls that wait for admission now.
   std::size_t waiting() const noexcept { return queue_->count().waiting; }
 
-  /// What placements share: calls made through it fail with `stopped` once the pool is gone.
+  /// For placements: calls made through it fail with `stopped` once the pool is gone.
   const std::shared_ptr<detail::task_queue>& shared_queue() const noexcept { return queue_; }
 
  private:

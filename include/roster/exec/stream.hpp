@@ -25,9 +25,10 @@ stream<Chunk> make_stream(std::shared_ptr<channel<Chunk>> source, std::shared_pt
 /// What a streaming call produces, chunk by chunk. Move-only; one consumer.
 ///
 /// The producing call starts when the stream is asked for, not when it is first read. The stream is bounded: a slow reader
-/// slows the engine's thread, never the loop. Dropping it stops the engine at its next step. Completing a `next` that had to
-/// wait, or dropping the stream, posts a handler; when memory for that cannot be had, or the chunk's move constructor throws,
-/// the program terminates, since there is nobody left to tell.
+/// slows the engine's thread, never the loop. Dropping it stops the engine at its next step.
+///
+/// If memory for posting a handler runs out, when a `next` that had to wait completes or the stream is dropped, or if the
+/// chunk's move constructor throws then, the program terminates.
 ///
 /// **Thread safety**: for the consumer only, one `next` at a time; `cancel` and the destructor belong to the consumer too.
 ///
@@ -55,7 +56,7 @@ class [[nodiscard]] stream {
   /// The next chunk; nothing once the stream has ended.
   ///
   /// **Completion**: with a chunk, in the order produced; at once, without suspending, when one is buffered. A loop over a
-  /// stream whose producer keeps up therefore need not yield.
+  /// stream whose producer keeps up may therefore never yield.
   /// **Executor**: resumes on the coroutine's own.
   /// **Cancellation**: terminal; ends this wait only. No chunk is lost, and `next` may be called again. Asio's `||` with a
   /// timer can drop one: where both end in the same turn of the loop, it keeps one result and destroys the other.

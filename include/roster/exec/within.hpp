@@ -88,14 +88,14 @@ asio::awaitable<T> run_timed(std::shared_ptr<timed_operation> timed, call_option
 
 }  // namespace detail
 
-/// Awaits an operation, but not for longer than until `deadline`. Then it is cancelled, and its end awaited. Unlike Asio's `||`
-/// with a timer this passes on whatever the operation ends with, errors too, and may be used on a context with many threads.
+/// Awaits an operation until `deadline`; then cancels it and awaits its end. Unlike Asio's `||` with a timer this returns
+/// whatever the operation ends with, errors too, and may be used on a context with many threads.
 ///
-/// **Completion**: when the operation has ended, with its value, also if that came after all when the time was over.
+/// **Completion**: when the operation has ended, with its value, even if that came after the deadline.
 /// **Executor**: resumes on the coroutine's own; the operation runs on a strand of it.
-/// **Cancellation**: terminal; cancels the operation, and awaits its end. Cancelling posts to the strand; when memory for that
-/// cannot be had the program terminates.
-/// **Errors**: the operation's; `deadline_exceeded` when the time was over and the operation ended as cancelled.
+/// **Cancellation**: terminal; cancels the operation, and awaits its end. Cancelling posts to the strand; if memory for
+/// that runs out, the program terminates.
+/// **Errors**: the operation's; `deadline_exceeded` when the deadline had passed and the operation ended as cancelled.
 ///
 ///     auto model = co_await roster::within(deadline, models.get("digits"));
 template <typename T>
@@ -103,7 +103,7 @@ template <typename T>
   const asio::any_io_executor executor = co_await asio::this_coro::executor;
   const asio::cancellation_state cancellation = co_await asio::this_coro::cancellation_state;
   const auto timed = std::make_shared<detail::timed_operation>(asio::strand<asio::any_io_executor>(executor));
-  // Not co_spawn's own handler: up to Boost 1.81 at least that one is used by the strand after it was destroyed here.
+  // Not co_spawn's own handler: up to Boost 1.81 at least, the strand uses it after it was destroyed here.
   if (auto slot = cancellation.slot(); slot.is_connected())
     slot.assign([weak = std::weak_ptr<detail::timed_operation>(timed)](asio::cancellation_type) {
       if (const auto running = weak.lock()) running->cancel_from_outside();

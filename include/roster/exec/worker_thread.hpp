@@ -14,7 +14,7 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// What a token makes of an operation that somebody can only wait for by blocking: a future, whatever the token looks like.
+/// A future: a token's result that can only be waited for by blocking.
 template <typename Result>
 concept future_like = requires(Result& result) {
   result.wait();  // blocks: nobody, it is not called
@@ -31,19 +31,17 @@ asio::awaitable<T> would_deadlock() {
 /// A thread with a state that it alone makes, uses and destroys: for models that may be touched from one thread only.
 ///
 /// The thread starts with the first call; calls that arrive meanwhile share that start. When the factory throws, every one of
-/// them gets its exception, the thread ends, and the next call tries again. Calls run one at a time, first come, first served,
-/// where those that waited for a start come when they resume; `queue_limit` of them are queued, the others wait for admission.
+/// them gets its exception, the thread ends, and the next call tries again. Calls run one at a time, first come, first served
+/// (those that waited for the start: in the order in which they resume); `queue_limit` are queued, others wait for admission.
 ///
 /// The worker lives on one device: the one the first call asks for, else the default. A call for another fails with
 /// `device_mismatch`.
 ///
-/// Work may post more work to its own worker. To wait for it there would be to wait for ever: a call made on the worker's own
-/// thread whose token makes a future of it, as `use_future` does in all its forms, fails with `would_deadlock`.
+/// Starts are coordinated on the executor. If its context is destroyed before the worker, it closes the worker and joins the
+/// thread. If memory runs out, the same happens as in `async_once_cell` and `blocking_pool`.
 ///
-/// Starts run in an `async_once_cell`, and calls complete like those of a `blocking_pool`: what these say of memory holds here.
-///
-/// The executor is where a start is coordinated, and its context looks after the thread: destroyed before the worker, it closes
-/// it.
+/// **Deadlock**: work may post more work to its own worker, but must not wait for it there. A call made on the worker's own
+/// thread whose token returns a future, as `use_future` does in all its forms, fails with `would_deadlock`.
 ///
 /// **Thread safety**: all members but the destructor may be called concurrently, from any thread.
 ///
@@ -72,7 +70,7 @@ class worker_thread {
   worker_thread& operator=(worker_thread&&) = delete;
 
   /// Fails what has not started with `stopped`, raises the stop flag of what runs, and joins the thread. Blocks until running
-  /// work has returned. Called on the worker's own thread, it leaves that thread to be joined with the executor's context.
+  /// work has returned. Called on the worker's own thread, it leaves that thread to be joined by the executor's context.
   ~worker_thread() {
     if (!core_) return;
     core_->close();
@@ -141,7 +139,7 @@ class worker_thread {
   }
 
   /// Runs `produce(State&, sink<Chunk>&, run_context&)` on the worker's thread and returns what it puts into its sink. The call
-  /// is on its way when this returns; whatever keeps it from starting is an error of the stream. Throws `invalid_argument` for
+  /// is started at once; whatever keeps it from running is an error of the stream. Throws `invalid_argument` for
   /// a capacity of 0.
   template <typename Chunk, typename Produce>
   stream<Chunk> start_stream(const call_options& options, Produce produce, std::size_t capacity = default_stream_capacity) {

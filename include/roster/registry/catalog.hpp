@@ -24,7 +24,7 @@ struct catalogued_model {
 
 /// The registries of an application: one for each capability, on one executor.
 ///
-/// The same key under two capabilities names two models that have nothing to do with each other.
+/// The same key under two capabilities names two unrelated models.
 ///
 /// **Thread safety**: as `registry`.
 ///

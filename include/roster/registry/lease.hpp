@@ -7,7 +7,7 @@
 
 ROSTER_BEGIN_NAMESPACE
 
-/// A model in use: a pointer that keeps alive the one generation of the model that the lookup found. Copyable.
+/// A model in use: a pointer that keeps alive the model that the lookup found, even if that is replaced or removed. Copyable.
 ///
 /// **Thread safety**: as `std::shared_ptr`.
 template <capability Capability>
@@ -31,7 +31,7 @@ class lease {
   /// Whether there is a model.
   explicit operator bool() const noexcept { return model_ != nullptr; }
 
-  /// Leases are equal when they pin the same generation.
+  /// Leases are equal when they hold the same model.
   friend bool operator==(const lease&, const lease&) = default;
 
  private:

@@ -24,7 +24,7 @@ template <typename Capability>
 class registry_entry;
 }
 
-/// What a loader knows of the load it performs.
+/// The load that a loader performs.
 class load_context {
  public:
   load_context(const load_context&) = delete;
@@ -33,15 +33,16 @@ class load_context {
   /// The key being loaded.
   const std::string& key() const noexcept { return key_; }
 
-  /// What was said of the model when it was registered.
+  /// The information given when the model was registered.
   const model_info& info() const noexcept { return info_; }
 
   /// The registry's executor.
   const asio::any_io_executor& get_executor() const noexcept { return executor_; }
 
-  /// Looks up, and loads if need be, a model that this one is made from. A loader that goes to the registry directly instead
-  /// waits for ever if the other one, through whatever chain, waits for it.
+  /// Looks up, and loads if need be, a model that this one is made from.
   ///
+  /// **Deadlock**: a loader that calls the registry directly instead waits for ever if the other load waits, directly or not,
+  /// for this one.
   /// **Completion**, **Executor**, **Cancellation**: as `registry::get`.
   /// **Errors**: as `registry::get`; `load_cycle` if the other load waits, directly or not, for this one.
   template <typename Other>
@@ -130,7 +131,7 @@ struct builtin_model {
   model_loader<Capability> loader;  ///< how it is made
 };
 
-/// Models known from the start: a registry falls back on them where nothing else is registered.
+/// Models known from the start: found where nothing else is registered under their key.
 template <capability Capability>
 using builtin_models = std::vector<builtin_model<Capability>>;
 

@@ -33,7 +33,7 @@ template <typename Capability>
 using entry_map =
     boost::unordered_flat_map<std::string, std::shared_ptr<registry_entry<Capability>>, key_hash, std::equal_to<>>;
 
-/// What a registry shares with the lookups under way.
+/// The state that a registry shares with the lookups under way.
 template <typename Capability>
 struct registry_state {
   using entry_ptr = std::shared_ptr<registry_entry<Capability>>;
@@ -56,21 +56,20 @@ struct registry_state {
 
 /// The models of one capability, by key.
 ///
-/// A lookup never waits for a load that it did not ask for, and never blocks a thread; a slow load delays nobody else. Changes
-/// are made when their turn comes, whatever the loops of those who asked for them are doing: a busy loop holds nobody up.
+/// A lookup never waits for a load that it did not ask for, and never blocks a thread; a slow load delays nobody else. A change
+/// is made when its turn comes, even if the loop of its caller is busy, so a busy loop delays nobody else.
 /// Models are loaded when they are first needed, once, however many callers wait; after a failure the next lookup tries again.
 /// Keys are arbitrary bytes, at least one.
 ///
-/// Built-in models, given at construction, show wherever no other model is registered under their key.
+/// Built-in models, given at construction, are found unless another model is registered under their key.
 ///
 /// Destroying the registry leaves leases, and lookups under way, unharmed.
 ///
-/// Loads run in an `async_once_cell`, and what that says of memory holds here as well. They run where the registry's context is
-/// run, and keep it running until they have ended. Where all lookups are awaited on other loops it has nothing to do before the
-/// first load, and between loads: there it needs a work guard.
+/// Loads run on the registry's context, which they keep running until they have ended. If all lookups are awaited on other
+/// loops, that context has no work between loads and needs a work guard. If memory runs out, the same happens as in
+/// `async_once_cell`.
 ///
-/// What is refused with `invalid_argument` or `stopped` is refused by the call itself; other errors come to whoever awaits what
-/// it returned.
+/// `invalid_argument` and `stopped` are thrown by the call itself, other errors when its result is awaited.
 ///
 /// **Thread safety**: all members but the destructor may be called concurrently, from any thread.
 ///
@@ -119,19 +118,19 @@ class registry {
   }
 
   /// The same, for a model that must be destroyed on `destroy_on`, wherever its last lease drops. It must not be in use yet,
-  /// and is registered so under one key at a time, else `invalid_argument`, if the model derives from `basic_model`; others
-  /// cannot tell. Its end posts it there; when memory for that cannot be had the program terminates.
+  /// and be registered in this way under one key at a time; if it derives from `basic_model` this is checked, with the error
+  /// `invalid_argument`. Its end posts it to `destroy_on`; if memory for that runs out, the program terminates.
   [[nodiscard]] asio::awaitable<void> add(std::string_view key, model_ptr model, asio::any_io_executor destroy_on) {
     return insert(state_, check(key), make_entry(destroyed_on(destroy_on, std::move(model))));
   }
 
-  /// Registers a model that `loader` makes when it is first needed. In all else like the other forms.
+  /// Registers a model that `loader` makes when it is first needed. Otherwise like the other forms.
   /// Adds the error `stopped`, once the registry's context is gone.
   [[nodiscard]] asio::awaitable<void> add(std::string_view key, model_info info, model_loader<Capability> loader) {
     return insert(state_, check(key), make_entry(key, std::move(info), std::move(loader)));
   }
 
-  /// Registers a model that a placement makes when it is first needed. In all else like the form with a loader.
+  /// Registers a model that a placement makes when it is first needed. Otherwise like the form with a loader.
   template <placement_for<Capability> Placement>
   [[nodiscard]] asio::awaitable<void> add(std::string_view key, const Placement& placement) {
     return add(key, placement.info(), placement.template loader<Capability>());
@@ -212,7 +211,7 @@ class registry {
     return found;
   }
 
-  /// Loads a model, if that is needed, for those who will look it up. In all else like `get`.
+  /// Loads a model, if that is needed, for later lookups. Otherwise like `get`.
   [[nodiscard]] asio::awaitable<void> preload(std::string_view key) { return preload(get(key)); }
 
   /// The executor that loaders run on.
@@ -243,7 +242,8 @@ class registry {
     return std::make_shared<entry_type>(std::string(key), std::move(info), std::move(loader), context_);
   }
 
-  /// The same model under an ownership of its own, whose end posts the original's to `executor`, unless that has died.
+  /// The same model under a new ownership, whose end posts the release of the original to `executor`, unless its context is
+  /// gone.
   static model_ptr destroyed_on(const asio::any_io_executor& executor, model_ptr model) {
     if (!model) return nullptr;
     auto* raw = model.get();
@@ -275,7 +275,8 @@ class registry {
     co_return lease_type(std::move(model));
   }
 
-  // What runs under the lock owns all that it touches, and what it takes out is destroyed after it.
+  // Closures run under the lock capture by value, because they may run on another thread after the coroutine is gone. Entries
+  // they remove are destroyed after unlocking.
 
   static asio::awaitable<entry_ptr> locate(state_ptr self, std::string key) {
     const auto find = [self, key = std::move(key)] {

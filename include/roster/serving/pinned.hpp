@@ -17,13 +17,14 @@ ROSTER_BEGIN_NAMESPACE
 /// Places an engine on a thread of its own, for engines that may be touched from one thread only.
 ///
 /// Loading starts the thread, which makes the engine with `factory()`, or with `factory(const device&)`, and later destroys it.
-/// With a factory that takes a device and no default device, that waits for the first call, whose device it gets. One call runs
-/// at a time, `queue_limit` wait, in order, and those beyond are refused with `queue_full`. A call for another device than the
-/// engine's fails with `device_mismatch`.
+/// If the factory takes a device and there is no default device, the engine is made at the first call, on that call's device.
+/// One call runs at a time, `queue_limit` wait, in order, and those beyond are refused with `queue_full`. A call for another
+/// device than the engine's fails with `device_mismatch`.
 ///
 /// The thread ends when the last lease and the last stream have dropped; it is joined by the next such thread, or by the
-/// destructor of the registry's context. An engine, or its factory, that waits for something which the registry's loop is to do
-/// therefore hangs that destructor, when nobody runs the loop any more.
+/// destructor of the registry's context.
+///
+/// **Deadlock**: an engine, or its factory, that waits for the registry's loop while nobody runs it makes that destructor hang.
 ///
 ///     co_await painters.add("flux.1-schnell", roster::pinned(make_painter, "cuda:0"));
 template <typename Factory>

@@ -18,8 +18,8 @@ ROSTER_BEGIN_NAMESPACE
 ///
 /// Loading makes `instances` engines with `factory()`, one after the other, on the pool; each runs one call at a time. Of
 /// further calls `queue_limit` wait, in order, and those beyond are refused with `queue_full`. The engines are destroyed on the
-/// pool, wherever the last lease drops; once the pool itself is gone, calls fail with `stopped`, and engines are destroyed by
-/// whoever drops them.
+/// pool, wherever the last lease drops; once the pool itself is gone, calls fail with `stopped`, and engines are destroyed
+/// where they are dropped.
 ///
 /// A load occupies a thread of the pool like a call does: on a pool of one thread it delays the calls of every model there.
 ///

@@ -15,19 +15,19 @@ ROSTER_BEGIN_NAMESPACE
 /// A value that is made the first time somebody asks for it: once, however many coroutines ask.
 ///
 /// The first caller's initialiser runs; everybody who asks before it has ended joins its *flight* and gets the same value or
-/// the same exception. After a failure the cell is empty again, and the next call starts a new flight. The flight belongs to
-/// all who wait for it: one caller's cancellation detaches that caller; only when the last one has left is the initialiser
-/// cancelled. A call that arrives before a cancelled initialiser has ended waits for that end, takes its value if there is one
-/// after all, and otherwise starts a flight of its own; initialisers never overlap.
+/// the same exception. After a failure the cell is empty again, and the next call starts a new flight. All callers share the
+/// flight: cancelling one call detaches that caller, and the initialiser is cancelled only when the last one has left. A call
+/// that arrives before a cancelled initialiser has ended waits for it, takes its value if there is one after all, and otherwise
+/// starts a new flight; initialisers never overlap.
 ///
-/// A flight runs on a strand of its own, over the cell's executor. An initialiser that awaits its own cell gets
-/// `would_deadlock`, and so does what it awaits on the same executor, through `&&` or `co_spawn`; what it detaches there may
-/// wait. An initialiser that awaits its own cell by way of another executor or another cell waits for ever.
-/// The value lives until the cell, and everybody who got it, is gone. `T` may be `void`.
+/// Each flight runs on its own strand of the cell's executor. An initialiser that awaits its own cell gets `would_deadlock`,
+/// and so does what it awaits on the same executor, through `&&` or `co_spawn`; what it detaches there may wait. The value
+/// lives until the cell, and everybody who got it, is gone. `T` may be `void`.
 ///
-/// Starting or cancelling a flight posts to the strand, and completing a waiter posts its handler; when memory for that cannot
-/// be had the program terminates, since there is nobody left to tell. When memory runs out just as Asio brings an operation
-/// that the initialiser awaits home to the strand, the exception leaves the context's `run`, and the flight never ends.
+/// **Deadlock**: an initialiser that awaits its own cell by way of another executor or another cell waits for ever.
+///
+/// If memory for posting runs out, the program terminates; if it runs out while Asio completes an operation that the
+/// initialiser awaits, the exception leaves the context's `run`, and the flight never ends.
 ///
 /// **Thread safety**: all members but the destructor may be called concurrently, from any thread.
 ///
@@ -51,7 +51,7 @@ class async_once_cell {
   async_once_cell(const async_once_cell&) = delete;
   async_once_cell& operator=(const async_once_cell&) = delete;
 
-  /// Whoever waits is told `operation_aborted`; a running initialiser is cancelled and its value dropped.
+  /// Callers that wait get `operation_aborted`; a running initialiser is cancelled and its value dropped.
   ~async_once_cell() { state_->abandon(); }
 
   /// The value if it is there, else null. One atomic load. The pointer is valid as long as the cell.

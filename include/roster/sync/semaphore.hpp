@@ -53,10 +53,10 @@ class [[nodiscard]] semaphore_permit {
 
 /// Counted permits for coroutines, handed out first come, first served.
 ///
-/// A permit that is given back goes straight to the first waiter; `try_acquire` never passes one. Completing a waiter posts its
-/// handler; when memory for that cannot be had the program terminates, since there is nobody left to tell.
+/// A released permit goes straight to the first waiter; `try_acquire` never overtakes one. Completing a waiter posts its
+/// handler; if memory for that runs out, the program terminates.
 ///
-/// `Executor` is that of the coroutines that call `acquire`; the other members serve everybody.
+/// `Executor` is that of the coroutines that call `acquire`; the other members work with any.
 ///
 /// **Thread safety**: all members but the destructor may be called concurrently, from any thread.
 template <typename Executor>
@@ -76,7 +76,7 @@ class basic_async_semaphore {
   basic_async_semaphore(const basic_async_semaphore&) = delete;
   basic_async_semaphore& operator=(const basic_async_semaphore&) = delete;
 
-  /// Whoever waits is told `operation_aborted`; permits that are out stay valid.
+  /// Callers that wait get `operation_aborted`; permits that are held stay valid.
   ~basic_async_semaphore() { state_->close(); }
 
   /// Waits for a permit.
@@ -96,9 +96,9 @@ class basic_async_semaphore {
   /// Starts waiting for a permit. Handler signature: `void(error_code, semaphore_permit)`.
   ///
   /// **Completion**: exactly once, never inside this call unless the handler's immediate executor (Boost 1.82) says so. The
-  /// permit travels with the handler: a handler destroyed uncalled gives it back.
+  /// handler owns the permit: destroyed uncalled, it releases it.
   /// **Executor**: the handler's associated executor, the semaphore's by default.
-  /// **Cancellation**: terminal, partial and total; the waiter leaves the queue without a trace.
+  /// **Cancellation**: terminal, partial and total; the waiter leaves the queue.
   /// **Errors**: `operation_aborted` when cancelled or when the semaphore, or its context, is destroyed.
   template <typename Token>
   [[nodiscard]] auto async_acquire(Token&& token) {

@@ -56,7 +56,7 @@ namespace opencv {
 ///     roster::opencv::image_encoder encoder("digit_encoder.onnx", options);
 class image_encoder final {
  public:
-  /// Reads a network whose only need is that colours run from 0 to 1. In all else like the other constructor.
+  /// Reads a network that only needs colours from 0 to 1. Otherwise like the other constructor.
   explicit image_encoder(const std::filesystem::path& onnx) : image_encoder(onnx, image_encoder_options()) {}
 
   /// Reads a network and tries it out, to learn its dimension. Blocks, so call it where an engine is made: on a thread of the

@@ -20,7 +20,7 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// What a call that returns `R` gives to its caller: references travel as `reference_wrapper`.
+/// The result of a call that returns `R`: references become `reference_wrapper`.
 template <typename R>
 using result_of = std::conditional_t<std::is_lvalue_reference_v<R>, std::reference_wrapper<std::remove_reference_t<R>>,
                                      std::remove_cvref_t<R>>;
@@ -71,7 +71,7 @@ auto bind_work(F&& function, Args&&... arguments) {
                                                             std::forward<Args>(arguments)...);
 }
 
-/// When a cancelled call that runs completes: once its work has returned, or at once because the work owns all it touches.
+/// When a cancelled call that runs completes: when its work has returned, or at once, if the work owns all it touches.
 enum class on_cancel { wait, detach };
 
 /// The one implementation of `task`: a piece of work and the handler that waits for it.
@@ -138,7 +138,7 @@ class call_task final : public task {
   pending_type pending_;
   std::optional<Work> work_;
   outcome_type result_;
-  std::atomic<bool> completed_{false};  // whoever sets it owns the handler
+  std::atomic<bool> completed_{false};  // the one that sets it owns the handler
 };
 
 /// Starts an operation that runs `work(run_context&)` on a thread of `queue`. With `WrapOutcome`, the handler takes an

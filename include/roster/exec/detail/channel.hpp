@@ -45,8 +45,8 @@ class channel_reader : public waiter<channel_reader<Chunk>, std::exception_ptr, 
 ///     bit  4     shut_down  the producer must stop although the consumer is there
 ///     bits 8-63             the number of chunks in the ring
 ///
-/// Each side publishes its move by one read-modify-write, which also tells it whether the other side is parked, so no wake-up
-/// is lost: `acq_rel` throughout, because a count carries the slot's contents one way and its emptiness the other.
+/// Each side publishes its change by one read-modify-write, which also shows whether the other side is parked, so no wake-up is
+/// lost. `acq_rel` throughout: a count publishes the slot's contents one way and its emptiness the other.
 template <typename Chunk>
 class channel final : public stop_listener {
  public:
@@ -61,7 +61,7 @@ class channel final : public stop_listener {
 
   // The producer's side.
 
-  /// Waits for room. False when nobody wants more chunks; this one is dropped then.
+  /// Waits for room. False if no more chunks are wanted; this one is dropped then.
   bool push(Chunk&& chunk) {
     auto word = word_.load(std::memory_order_acquire);
     if (count(word) == capacity_ && !(word & (abandoned | shut_down))) word = wait_for_room();
@@ -75,7 +75,7 @@ class channel final : public stop_listener {
     return true;
   }
 
-  /// Ends the stream, with an error if `failure` is set. The first call counts.
+  /// Ends the stream, with an error if `failure` is set. Only the first call counts.
   void finish(std::exception_ptr failure) noexcept {
     if (finish_called_.exchange(true, std::memory_order_acq_rel)) return;
     const auto word = word_.load(std::memory_order_acquire);
@@ -84,7 +84,7 @@ class channel final : public stop_listener {
     if (publish([](std::uint64_t before) { return before | finished; }) & reading) serve(std::move(reader_));
   }
 
-  /// The producer's thread is wanted back.
+  /// The producer's thread is being shut down.
   void on_stop() noexcept override {
     word_.fetch_or(shut_down, std::memory_order_acq_rel);
     context.request_stop();
@@ -93,7 +93,7 @@ class channel final : public stop_listener {
 
   // The consumer's side.
 
-  /// A chunk if one is there; otherwise the end, if that is reached: an error once, then nothing for ever.
+  /// Whether there is a chunk, or the end: an error once, then no chunk for ever.
   bool try_next(std::exception_ptr& failure, std::optional<Chunk>& chunk) {
     const auto word = word_.load(std::memory_order_acquire);
     if (word & abandoned) {
@@ -116,7 +116,8 @@ class channel final : public stop_listener {
   void enqueue(std::shared_ptr<channel_reader<Chunk>> reader) {
     reader_ = std::move(reader);
     const auto word = word_.fetch_or(reading, std::memory_order_acq_rel);
-    // fault m4: `count(word) > 0 || (word & (finished | abandoned))` -> `word & abandoned`: a reader parks without looking again
+    // fault m4: `count(word) > 0 || (word & (finished | abandoned))` -> `word & abandoned`:
+    //   a reader parks without looking again
     if (count(word) > 0 || (word & (finished | abandoned)))
       if (auto own = unpark()) serve(std::move(own));
   }
@@ -126,7 +127,7 @@ class channel final : public stop_listener {
     if (auto reader = unpark()) abort(std::move(reader));
   }
 
-  /// The consumer leaves: the producer is asked to stop, and is not waited for.
+  /// The consumer leaves: asks the producer to stop, without waiting for it.
   void abandon() noexcept {
     if (word_.load(std::memory_order_relaxed) & abandoned) return;  // set below only, by this side
     auto reader = unpark();
@@ -137,7 +138,7 @@ class channel final : public stop_listener {
     wake_writer();
   }
 
-  /// Whether the producer is done: there is nothing left to stop.
+  /// Whether the producer is done, so that there is nothing to stop.
   bool has_finished() const noexcept { return word_.load(std::memory_order_acquire) & finished; }
 
   run_context context;  ///< what the producer sees

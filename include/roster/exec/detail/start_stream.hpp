@@ -28,7 +28,7 @@ class channel_sink final : public sink<Chunk> {
 };
 
 /// Work that feeds a channel: `produce(sink<Chunk>&, run_context&)`, preceded by the engine if the thread has one. The
-/// channel ends when the work is destroyed, so that whoever wraps it can first give back what the call held.
+/// channel finishes when the work is destroyed, so that wrappers can first return what the call held.
 template <typename Chunk, typename Produce>
 class stream_work {
  public:
@@ -67,7 +67,8 @@ class stream_work {
   bool ran_ = false;
 };
 
-/// Ends the channel of a call that never got to produce. Made before that call's coroutine, whose body may never be entered.
+/// Finishes the channel if the call fails before the engine starts. A parameter of the coroutine, so it also works if that is
+/// destroyed before its first resume.
 template <typename Chunk>
 class finish_on_exit {
  public:

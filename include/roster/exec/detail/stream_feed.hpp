@@ -18,15 +18,15 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// What a dropped stream cancels: the call that feeds it, which may still be waiting for its turn.
+/// The call that feeds a stream, which a dropped stream cancels. It may still be waiting for its turn.
 template <typename Chunk>
 class stream_feed final : public context_bound {
  public:
   explicit stream_feed(const asio::any_io_executor& executor) : context_bound(executor), strand_(executor) {}
 
   void start(asio::awaitable<void> call) {
-    // The handler keeps the signal until the coroutine, down to its outermost frame, has ended; no longer, because what
-    // co_spawn puts into its slot holds the strand.
+    // The handler keeps the signal until the coroutine's outermost frame has ended; no longer, because what co_spawn puts
+    // into its slot holds the strand.
     auto signal = std::make_shared<asio::cancellation_signal>();
     signal_ = signal;
     const auto slot = signal->slot();

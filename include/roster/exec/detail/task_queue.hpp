@@ -27,7 +27,7 @@ enum class enqueue_mode {
   cleanup          ///< before all others, even after `stop`, and even if its caller is cancelled
 };
 
-/// Work for the threads of a `task_queue`, with the caller who waits for it.
+/// Work for the threads of a `task_queue`, and the caller that waits for it.
 class task : public queue_node<task> {
  public:
   using waiter_type = task;
@@ -47,24 +47,24 @@ class task : public queue_node<task> {
   /// Destroys work that will never start, fails the caller.
   virtual void abandon(std::shared_ptr<task> self, error_code reason) noexcept = 0;
 
-  /// Tells work that runs, or has just ended, that its caller was cancelled.
+  /// The caller was cancelled while the work runs, or has just ended.
   virtual void interrupt(std::shared_ptr<task> self) noexcept = 0;
 
   run_context context;
   const enqueue_mode mode;
-  bool started = false;  ///< or bound to start: can no longer be taken back; guarded by the queue's mutex
+  bool started = false;  ///< or certain to start: can no longer be removed; guarded by the queue's mutex
 };
 
 /// A caller that waits until nothing runs.
 class idle_waiter : public waiter<idle_waiter, error_code> {};
 
-/// Tasks on their way to a fixed number of threads: first come, first served.
+/// The queue of a fixed number of threads: first come, first served.
 ///
 /// `threads` run, the first `limit` of the others are *queued*, and those behind them *wait* for admission. One list holds
-/// both, so admission happens by moving up, and a task that leaves lets everybody behind it move up. All that the difference
-/// means is that a task may ask to be refused where others would wait.
+/// both: a task is admitted by moving up when one before it leaves. The only difference is that a task may ask to be refused
+/// instead of having to wait.
 ///
-/// Threads that serve the queue give way a little, then wait on a condition variable; nobody else ever waits.
+/// Threads that serve the queue yield a little, then wait on a condition variable; nobody else ever blocks.
 class task_queue final : public std::enable_shared_from_this<task_queue> {
  public:
   task_queue(std::size_t threads, std::size_t limit)
@@ -130,7 +130,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
       cancelled.interrupt(std::move(work));
   }
 
-  /// From now on, and for everything queued: `stopped`.
+  /// Fails everything queued, and all tasks from now on, with `stopped`.
   void stop() noexcept {
     shared_queue<task> refused;
     {
@@ -142,7 +142,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
       refuse(std::move(work), errc::stopped);
   }
 
-  /// Tells `waiter` when nothing runs any more. After `stop`.
+  /// Completes `waiter` when nothing runs any more. After `stop`.
   void enqueue(std::shared_ptr<idle_waiter> waiter) noexcept {
     {
       std::lock_guard lock(mutex_);  // short:
@@ -161,7 +161,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
     idle_waiter::tell(std::move(waiter), asio::error::operation_aborted);
   }
 
-  /// Stops, asks running work to end, and lets the threads go.
+  /// Stops, asks running work to end, and makes `serve` return.
   void close() noexcept {
     stop();
     {

@@ -44,7 +44,7 @@ class state_factory_of final : public state_factory<State> {
   F function_;
 };
 
-/// One life of a worker: a thread, its queue, and the state that it alone touches.
+/// One start of a worker: a thread, its queue, and the state that only this thread touches.
 template <typename State>
 struct worker_session {
   worker_session(std::size_t queue_limit, device chosen)
@@ -56,7 +56,7 @@ struct worker_session {
   std::optional<factory_value<State>> state;
 };
 
-/// What a worker's callers share. Closed with its owner, or with its context.
+/// The state that a worker's callers share. Closed with its owner, or with its context.
 template <typename State>
 class worker_core final : public context_bound {
  public:
@@ -159,7 +159,7 @@ class worker_core final : public context_bound {
     }
   };
 
-  /// Lets the thread of a start that failed, or was never finished, end.
+  /// Ends the thread of a start that failed or was never finished.
   struct close_on_failure {
     std::shared_ptr<session> started;
     ~close_on_failure() {

@@ -19,7 +19,7 @@ namespace detail {
 
 class load_wait;
 
-/// Something that can be loaded. All but the label is the graph's.
+/// Something that can be loaded. Everything but the label belongs to the graph.
 struct load_node {
   explicit load_node(std::string text) : label(std::move(text)) {}
   load_node(const load_node&) = delete;
@@ -32,10 +32,10 @@ struct load_node {
   std::int64_t rank = 0;       ///< less than that of all it waits for
 
   // Of one search.
-  std::size_t search = 0;         // the one that came here last
-  std::size_t arrivals = 0;       // by how many waits it was reached
-  load_node* found_by = nullptr;  // from where it was reached first
-  load_node* next = nullptr;      // what was found after it
+  std::size_t search = 0;         // the last one that reached it
+  std::size_t arrivals = 0;       // how many waits reached it
+  load_node* found_by = nullptr;  // the node that reached it first
+  load_node* next = nullptr;      // the node found after it
 };
 
 /// `from`, while it loads, waits for `to`. Lives in the waiting coroutine's frame. A wait that would close a circle is refused.
@@ -56,10 +56,10 @@ class load_wait {
 
 /// Which load waits for which, in the whole process.
 ///
-/// Who waits ranks below what it waits for. A wait that fits into this order closes no circle, and costs a constant: so does
-/// any whose one end waits for nothing, and any whose other end is new, since these can be ranked at will. One that does not
-/// fit is followed to everything that its end waits for, directly or not, which is then raised: that happens where chains of
-/// loads that began apart meet, and where a circle closes.
+/// A waiting node ranks below what it waits for. A new wait that fits this order closes no circle, and takes constant time; so
+/// does one to a node that waits for nothing, or from a node without any wait, since those can be ranked freely. For any other,
+/// everything that its end waits for, directly or not, is searched and then raised: that happens when separate chains of loads
+/// meet, and when a circle closes.
 class load_graph {
  public:
   /// The one of this process.

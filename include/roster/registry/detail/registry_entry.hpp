@@ -39,7 +39,7 @@ inline std::string shortened(std::string text) {
   return text.replace(first, last - first, " ... ");
 }
 
-/// Why a load failed. If that is because another one did, with the keys of both: of a long chain, those at its ends.
+/// Why a load failed. If another load's failure caused it, with the keys of both; of a long chain, those at its ends.
 inline std::string reason_of(const std::exception_ptr& failure) {
   try {
     std::rethrow_exception(failure);
@@ -56,7 +56,7 @@ class registry_entry {
  public:
   using model_ptr = std::shared_ptr<typename Capability::model>;
 
-  /// A model that is there.
+  /// A model that is ready.
   explicit registry_entry(model_ptr model) : model_(std::move(model)), ready_(&model_) {
     if constexpr (requires { info_ = model_->info(); }) info_ = model_->info();
   }
@@ -143,7 +143,7 @@ class registry_entry {
     std::shared_ptr<const std::string> last_error;
   };
 
-  /// What is left of a load whose frame is destroyed before it has ended.
+  /// Marks a load as failed if its frame is destroyed before it has ended.
   class unfinished_load {
    public:
     explicit unfinished_load(lazy_part& lazy)
@@ -188,7 +188,7 @@ class registry_entry {
     throw load_error(lazy.key, cause, *reason);
   }
 
-  // Side by side, since a lookup needs both.
+  // Adjacent, because a lookup needs both.
   const model_ptr model_;
   std::atomic<const model_ptr*> ready_{nullptr};
   model_info info_;

@@ -30,13 +30,13 @@ class pinned_runner {
   pinned_runner(const pinned_runner&) = delete;
   pinned_runner& operator=(const pinned_runner&) = delete;
 
-  /// Lets the thread go, which destroys the engine. Waits for nothing: the context joins the thread.
+  /// Ends the thread, which destroys the engine, without waiting: the context joins the thread.
   ~pinned_runner() { core_->close(); }
 
   const asio::any_io_executor& executor() const noexcept { return core_->executor(); }
 
-  /// Makes the engine now, and returns `info` with what the engine adds. Not to be cancelled: the factory cannot be stopped,
-  /// and who thinks that it was would start another one beside it.
+  /// Makes the engine now, and returns `info` with what the engine adds. Cannot be cancelled: the factory cannot be stopped,
+  /// and after a cancellation the caller would start another one beside it.
   static asio::awaitable<model_info> start(std::shared_ptr<pinned_runner> self, model_info info) {
     auto uncancelled = asio::bind_cancellation_slot(asio::cancellation_slot(), asio::use_awaitable);
     co_return co_await asio::co_spawn(self->core_->executor(), make(self, std::move(info)), std::move(uncancelled));
@@ -67,7 +67,7 @@ class pinned_runner {
                                                                           enqueue_mode::wait_if_full, std::move(work));
   }
 
-  /// Members are destroyed from the last: place in the queue back, and then the work, which may tell the caller.
+  /// Members are destroyed in reverse order: first the ticket is released, then the work, which may complete the caller.
   template <typename Work>
   class admitted {
    public:

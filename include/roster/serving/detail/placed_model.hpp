@@ -17,7 +17,7 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// One item of a batch for each of `outputs`: types that can tell how many they hold are asked.
+/// Checks that there is an output for each input, for types that have a count.
 template <typename Outputs>
 void check_count(const Outputs& outputs, std::size_t expected) {
   std::size_t got = expected;

@@ -21,7 +21,7 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// Engines at rest. A task, because destroying them is: it runs before all others, even on a pool that was stopped.
+/// Idle engines. A task itself, which destroys them: it runs before all others, even on a pool that was stopped.
 template <typename Engine>
 class engine_set final : public task {
  public:
@@ -34,7 +34,7 @@ class engine_set final : public task {
   void abandon(std::shared_ptr<task>, error_code) noexcept override { idle_.clear(); }
   void interrupt(std::shared_ptr<task>) noexcept override {}
 
-  /// A set that is destroyed on the pool of `queue` once nobody holds it; by who held it last, if that pool is gone.
+  /// A set whose last owner has it destroyed on the pool of `queue`, or destroys it itself if that pool is gone.
   static std::shared_ptr<engine_set> make(std::shared_ptr<task_queue> queue) {
     auto owned = std::make_shared<engine_set>();
     auto* set = owned.get();
@@ -43,7 +43,7 @@ class engine_set final : public task {
             }};
   }
 
-  /// An engine that is nobody else's. There is one for each permit.
+  /// An idle engine. There is one for each permit.
   slot take() noexcept {
     slot taken;
     std::lock_guard lock(mutex_);  // short:
@@ -113,7 +113,8 @@ class pooled_runner {
     }
   };
 
-  /// Members are destroyed from the last: permit back, place in the queue back, and then the work, which may tell the caller.
+  /// Members are destroyed in reverse order: first the permit is released, then the ticket, then the work, which may complete
+  /// the caller.
   template <typename Work>
   class on_engine {
    public:

@@ -8,7 +8,7 @@
 ROSTER_BEGIN_NAMESPACE
 
 /// Which calls a model accepts: a bound on those accepted and not yet ended. A plain state machine, without threads or clocks;
-/// whoever performs its decisions serialises the events.
+/// its user serialises the events.
 class admission {
  public:
   /// Accepts `concurrency` calls to run, and `queue_limit` more to wait.

@@ -24,7 +24,7 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// What a flight runs on. Each has its own, by which it is recognised: what runs there was started by the flight.
+/// What a flight runs on. Each flight has its own, which identifies it: whatever runs there was started by the flight.
 using flight_strand = asio::strand<asio::any_io_executor>;
 
 template <typename Executor>
@@ -39,13 +39,13 @@ bool is_strand([[maybe_unused]] const Executor& executor, [[maybe_unused]] const
   }
 }
 
-/// What callers get of an initialiser that was destroyed before it ended: an operation that it awaited could not be started.
+/// The failure of an initialiser that was destroyed before it ended: an operation that it awaited could not be started.
 class flight_lost final : public boost::system::system_error {
  public:
   flight_lost() : system_error(asio::error::operation_aborted, "an operation of the initialiser could not be started") {}
 };
 
-/// One run of an initialiser, cancelled through a signal of its own. Each caller brings one; most never start.
+/// One run of an initialiser, with its own cancellation signal. Each caller brings one; most never start.
 template <typename T>
 class flight {
  public:
@@ -66,13 +66,13 @@ class flight {
   std::exception_ptr failure;  ///< what starting it threw, if that is known; on the strand
 };
 
-/// A caller that waits for a cell. Is told why there is no value, or the value.
+/// A caller that waits for a cell: completed with an error or the value.
 template <typename T>
 class cell_waiter : public waiter<cell_waiter<T>, std::exception_ptr, std::shared_ptr<const T>> {
  public:
   explicit cell_waiter(std::shared_ptr<flight<T>> own) : own_flight(std::move(own)) {}
 
-  /// Whether somebody who runs on that strand, and can be cancelled, awaits the call.
+  /// Whether the call is awaited by a coroutine that runs on that strand and can be cancelled.
   virtual bool awaited_on(const flight_strand&) const noexcept { return false; }
 
   std::shared_ptr<flight<T>> own_flight;
@@ -100,8 +100,8 @@ class cell_state final : public context_bound {
     return ready ? std::shared_ptr<const T>(this->shared_from_this(), ready) : nullptr;
   }
 
-  /// Joins the flight, or starts the waiter's own. One that the flight itself awaits would wait for ever. Throws if the strand
-  /// of its own flight cannot be made.
+  /// Joins the flight, or starts the waiter's own. Refuses a waiter that the flight itself awaits: it would wait for ever.
+  /// Throws if the strand of its own flight cannot be made.
   void enqueue(std::shared_ptr<cell_waiter<T>> waiter) {
     waiter->own_flight->prepare(this->executor());
     std::shared_ptr<flight<T>> starting;
@@ -150,7 +150,7 @@ class cell_state final : public context_bound {
     if (unwanted) stop(std::move(unwanted));
   }
 
-  /// The cell is gone: waiters are told, the flight is asked to stop.
+  /// The cell is destroyed: aborts the waiters and asks the flight to stop.
   void abandon() noexcept {
     if (auto unwanted = close_and_detach()) stop(std::move(unwanted));
   }
@@ -160,8 +160,8 @@ class cell_state final : public context_bound {
  private:
   enum class phase { empty, running, stopping, ready, closed };
 
-  /// Ends the flight when its frame is destroyed before it finished: its context died, or an operation that the initialiser
-  /// awaited could not be started, which destroys the coroutine. The cell can be used again unless the context closed it.
+  /// Finishes the flight if its frame is destroyed first: its context died, or an operation that the initialiser awaited could
+  /// not be started, which destroys the coroutine. The cell can be used again unless the context closed it.
   class finish_on_exit {
    public:
     finish_on_exit(cell_state& state, flight<T>& current) : state_(&state), flight_(current) { current.running = true; }

@@ -17,14 +17,14 @@ namespace detail {
 
 class semaphore_state;
 
-/// Is told whose permit it has got, or why it has got none.
+/// Completed with the semaphore whose permit it holds now, or with an error.
 class semaphore_waiter : public waiter<semaphore_waiter, error_code, std::shared_ptr<semaphore_state>> {
  public:
   static inline std::optional<told_type> attempt(const std::shared_ptr<semaphore_state>& state) noexcept;
 };
 
-/// The permits and the queue. A permit is free only while nobody waits, or while a release is handing permits on; so a
-/// waiter that leaves owes nobody a wake-up.
+/// The permits and the queue. A permit is free only while nobody waits, or while a release hands permits on; so a cancelled
+/// waiter need not wake anyone.
 class semaphore_state final : public context_bound {
  public:
   semaphore_state(const asio::any_io_executor& executor, std::size_t permits) : context_bound(executor), available_(permits) {}
@@ -46,7 +46,7 @@ class semaphore_state final : public context_bound {
       if (releasing_) return;
       releasing_ = true;
     }
-    // A loop, not a recursion: on an executor that was shut down the permit comes back from within `complete`.
+    // A loop, not a recursion: on an executor that was shut down the permit is released from within `complete`.
     while (auto next = next_granted())
       semaphore_waiter::tell(std::move(next), error_code(), shared(this));
   }
@@ -103,7 +103,7 @@ class semaphore_state final : public context_bound {
 
   mutable std::mutex mutex_;
   std::size_t available_;
-  bool releasing_ = false;  // some release hands permits to waiters until one of the two runs out
+  bool releasing_ = false;  // a release is handing permits to waiters until either runs out
   bool closed_ = false;
   shared_queue<semaphore_waiter> queue_;
 };
