@@ -232,7 +232,7 @@ TEST_CASE("The last handle of a pool may be dropped on one of its threads", "[b5
     pool.reset();
     dropped.set_value();
   };
-  // The thread that was let go may still be posting when main returns: to a context that is never destroyed.
+  // The detached thread may still be posting when main returns: to a context that is never destroyed.
   static auto& loop = *new asio::io_context;
   pool->async_run(last, asio::bind_executor(loop, [](std::exception_ptr) {}));
   gate.await();
@@ -326,7 +326,7 @@ TEST_CASE("A context may be destroyed at any step of calls on a pool, after the 
     if (pool_first)
       pool.reset();
     else
-      pool->async_run([] {}, asio::use_future).get();  // what came to the pool before is on its way home
+      pool->async_run([] {}, asio::use_future).get();  // whatever the pool ran before has been posted
     loop.reset();
     CAPTURE(pool_first, steps, complete);
     CHECK(first.completions() <= 1);

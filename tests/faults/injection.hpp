@@ -61,7 +61,7 @@ enum class ending {
   survived,          ///< the operation succeeded all the same
   refused,           ///< it failed with what its documentation says
   escaped,           ///< its coroutine is gone, and the failure left the loop: Asio's answer to an initiation that throws
-  terminated,        ///< there was nobody left to tell
+  terminated,        ///< a failure that nobody could be told of
   // What must not be.
   unexpected,
   changed,

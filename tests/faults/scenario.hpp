@@ -3,11 +3,10 @@
 // Every allocation of every operation fails in turn. Each time the operation succeeds all the same, or fails as documented with
 // everything as it was; nothing leaks, nothing waits for ever, and the next attempt on the same objects succeeds.
 //
-// Two things are Asio's and not to be helped. An initiation that throws inside a co_await destroys the coroutine, and what it
-// threw leaves the loop ("escaped"): so the coroutine forms are held to less than those that take tokens. And a completion that
-// cannot be posted, or whose error cannot be made, terminates, documented at `pending_handler`: there is nobody left to tell.
-// It is accepted of operations that have to wait, and of nothing else; those that only go home to the loop need no memory for
-// it.
+// Two outcomes are due to Asio. An initiation that throws inside a co_await destroys the coroutine, and the exception leaves
+// the loop ("escaped"): so less is demanded of the coroutine forms than of those that take tokens. And a completion that cannot
+// be posted, or whose error cannot be made, terminates, as documented at `pending_handler`. That is accepted only of operations
+// that have to wait; those that are only posted to the loop need no memory for it.
 
 #include "tests/faults/injection.hpp"
 

@@ -133,7 +133,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     require(writers == 0 || (writers == 1 && readers == 0), "a writer is alone");
   }
 
-  // Everybody lets go: then everybody who waits gets a turn.
+  // All holds are released: then everybody who waits gets a turn.
   for (bool again = true; again;) {
     test::drain(loop);
     again = false;

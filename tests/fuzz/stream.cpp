@@ -44,25 +44,25 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto capacity = input.below(5) + 1;
   channel chunks(capacity, std::nullopt);
   std::deque<std::string> plain;
-  bool ended = false, error_due = false, gone = false, evicted = false, abort_due = false;
+  bool finished = false, error_due = false, abandoned = false, shut_down = false, abort_due = false;
   std::shared_ptr<outcome> parked;
   std::shared_ptr<base_reader> parked_reader;
   int made = 0;
 
   // What the parked reader, or one that asks now, must be told.
   const auto told = [&](bool failed, const std::optional<std::string>& chunk) {
-    if (gone) {
-      require(!chunk && failed == std::exchange(abort_due, false), "a reader that left hears of it once");
+    if (abandoned) {
+      require(!chunk && failed == std::exchange(abort_due, false), "a reader that left is told once");
     } else if (!plain.empty()) {
       require(!failed && chunk == plain.front(), "chunks come in order");
       plain.pop_front();
     } else {
-      require(ended && !chunk && failed == std::exchange(error_due, false), "the end comes last, its error once");
+      require(finished && !chunk && failed == std::exchange(error_due, false), "the end comes last, its error once");
     }
   };
   const auto look = [&] {
     if (!parked) return;
-    const bool due = !plain.empty() || ended || gone;
+    const bool due = !plain.empty() || finished || abandoned;
     require(parked->calls == (due ? 1 : 0), "a parked reader is called once, and when there is something");
     if (due) told(parked->failed, parked->chunk);
     if (due) parked = nullptr;
@@ -72,11 +72,11 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     switch (input.below(8)) {
       case 0:
       case 1:
-        if (ended) break;                                  // the producer's promise
-        if (plain.size() < capacity || gone || evicted) {  // it would wait
+        if (finished) break;                                      // the producer's promise
+        if (plain.size() < capacity || abandoned || shut_down) {  // it would wait
           auto chunk = std::string(40, 'x') + std::to_string(made++);
           const bool wanted = chunks.push(std::string(chunk));
-          require(wanted == !(gone || evicted), "a chunk is taken unless nobody wants it");
+          require(wanted == !(abandoned || shut_down), "a chunk is taken unless nobody wants it");
           if (wanted) plain.push_back(std::move(chunk));
         }
         break;
@@ -86,7 +86,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
         std::exception_ptr failure;
         std::optional<std::string> chunk;
         const bool something = chunks.try_next(failure, chunk);
-        require(something == (!plain.empty() || ended || gone), "something is there when it is");
+        require(something == (!plain.empty() || finished || abandoned), "something is there when it is");
         if (something) told(failure != nullptr, chunk);
         break;
       }
@@ -105,23 +105,23 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
       case 6: {
         const bool fails = input.below(2) == 0;
         chunks.finish(fails ? std::make_exception_ptr(std::runtime_error("cause")) : nullptr);
-        if (!ended) error_due = fails || evicted;
-        ended = true;
+        if (!finished) error_due = fails || shut_down;
+        finished = true;
         break;
       }
       default:
         if (input.below(8) == 0) {
           chunks.on_stop();
-          evicted = true;
+          shut_down = true;
         } else if (input.below(8) == 0) {
-          if (!gone) abort_due = true;
-          gone = true;
+          if (!abandoned) abort_due = true;
+          abandoned = true;
           chunks.abandon();
         }
-        require(chunks.context.stop_requested() == (gone || evicted), "the producer is told to stop when it is");
+        require(chunks.context.stop_requested() == (abandoned || shut_down), "the producer is told to stop when it is");
     }
     look();
-    require(chunks.has_finished() == ended, "the end is seen when it is there");
+    require(chunks.has_finished() == finished, "the end is seen when it is there");
   }
   return 0;
 }

@@ -19,7 +19,7 @@ using cell = roster::detail::cell_state<int>;
 /// A cell, its flights and its callers.
 class cell_model {
  public:
-  /// An initialiser that suspends twice and then fails or makes a value. It hears of a cancellation when it suspends again.
+  /// An initialiser that suspends twice and then fails or makes a value. A cancellation takes effect when it suspends again.
   class flight final : public roster::detail::flight<int> {
    public:
     flight(cell_model& model, bool fails) : model_(model), fails_(fails) {}
@@ -32,7 +32,7 @@ class cell_model {
 
   class node;
 
-  /// What became of a call. It outlives the node, which goes when it completes: its flight must not outlive the context.
+  /// The outcome of a call. It outlives the node, which is released on completion: its flight must not outlive the context.
   struct caller {
     bool done() const { return completions == 1; }
     bool got_value() const { return value; }

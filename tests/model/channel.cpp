@@ -129,8 +129,7 @@ TEST_CASE("Under every schedule a producer whose consumer leaves stops", "[model
   });
 }
 
-TEST_CASE("Under every schedule a producer whose thread is wanted back stops, and the consumer hears of it",
-          "[model][stream]") {
+TEST_CASE("Under every schedule a producer whose thread is shut down stops, and the consumer is told", "[model][stream]") {
   test::model::explore("the worker is shut down", 2, [](explorer& schedules) {
     auto s = std::make_shared<channel_model>(1);
     schedules.actor("producer", [s] {

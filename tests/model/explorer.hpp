@@ -76,10 +76,10 @@ class explorer {
   /// The explorer of the calling actor; null on other threads.
   static explorer* current() noexcept { return self_ ? self_->owner : nullptr; }
 
-  /// Adds somebody to the next execution, who has to come to an end.
+  /// Adds an actor to the next execution. It has to end.
   void actor(std::string name, std::function<void()> script) { cast(std::move(name), std::move(script), false); }
 
-  /// Adds somebody who serves others, until `finishing()`.
+  /// Adds an actor that serves others, until `finishing()`.
   void daemon(std::string name, std::function<void()> script) { cast(std::move(name), std::move(script), true); }
 
   /// All actors have ended, and no daemon has anything to do.

@@ -269,7 +269,7 @@ TEST_CASE("Under every schedule nobody passes a head that came and found the loc
   });
 }
 
-TEST_CASE("A waiter that was passed is let go of while the queue still has it, not after its handler may have ended",
+TEST_CASE("A waiter that was passed is released while the queue still has it, not after its handler may have ended",
           "[model][lock]") {
   lock_model s;
   s.try_lock(exclusive);

@@ -89,7 +89,7 @@ class queue_model {
     return true;
   }
 
-  /// Waits until all work is done, and lets the threads go.
+  /// Waits until all work is done, and ends the threads.
   void close() {
     await([&] {
       for (const auto& one : works_)

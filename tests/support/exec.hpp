@@ -1,6 +1,6 @@
 #pragma once
 
-// Threads that meet, and work that tells where it was destroyed.
+// Checkpoints for threads, and objects that log where they were destroyed.
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>

@@ -1,6 +1,6 @@
 #pragma once
 
-// Stress: what the seed says, for as long as one likes.
+// Stress: random operations from a seed, for a given time.
 
 #include "tests/support/catch.hpp"
 #include "tests/support/exec.hpp"
@@ -51,7 +51,7 @@ void stress(Body body) {
   } while (std::chrono::steady_clock::now() < end);
 }
 
-/// What may be destroyed at any moment: no call is inside it then, but what the calls began may be under way.
+/// An object that may be destroyed at any moment: while no call is inside it, but operations that calls began may be under way.
 template <typename T>
 class destroyable {
  public:
@@ -83,7 +83,7 @@ class destroyable {
   std::optional<T> object_;
 };
 
-/// Coroutines on loops that stop and go on at random: on three with a thread each, or on strands of one that three threads run.
+/// Coroutines on loops that stop and resume at random: three with a thread each, or strands of one that three threads run.
 class looped_coroutines {
  public:
   explicit looped_coroutines(std::mt19937& random) : random_(random) {
