@@ -31,6 +31,14 @@ class histogram {
 static_assert(roster::engine_for<histogram, roster::image_embedding>);
 // [/engine]
 
+roster::image dusk() {
+  roster::image sky(64, 64);
+  for (std::size_t y = 0; y < sky.height(); ++y)
+    for (std::size_t x = 0; x < sky.width(); ++x)
+      sky.at(x, y)[2] = static_cast<std::uint8_t>(4 * y);
+  return sky;
+}
+
 // [application]
 asio::awaitable<void> application(roster::blocking_pool& pool) {
   roster::registry<roster::image_embedding> encoders{co_await asio::this_coro::executor};
@@ -39,19 +47,10 @@ asio::awaitable<void> application(roster::blocking_pool& pool) {
   co_await encoders.add("histogram", roster::pooled(pool, [] { return histogram(); }));
 
   auto encoder = co_await encoders.get("histogram");  // a lease: keeps the model while it is used
-  roster::image dusk(64, 64);
-  for (std::size_t y = 0; y < dusk.height(); ++y)
-    for (std::size_t x = 0; x < dusk.width(); ++x)
-      dusk.at(x, y)[2] = static_cast<std::uint8_t>(4 * y);
-  auto vector = co_await encoder->embed(dusk);
+  auto vector = co_await encoder->embed(dusk());
   fmt::print("{} numbers: {:.2f}\n", vector.size(), fmt::join(vector, " "));
-
-  try {
-    (void)co_await encoders.get("resnet");
-  } catch (const boost::system::system_error& failure) {
-    fmt::print("{}\n", failure.what());
-  }
 }
+// [/application]
 
 int main() {
   asio::io_context loop;
@@ -61,4 +60,3 @@ int main() {
   });
   loop.run();
 }
-// [/application]
