@@ -32,7 +32,7 @@ class task : public queue_node<task> {
  public:
   using waiter_type = task;
 
-  task(std::optional<call_options::time_point> deadline, enqueue_mode chosen_mode) : context(deadline), mode(chosen_mode) {}
+  task(std::optional<call_options::time_point> deadline, enqueue_mode mode) : context(deadline), enqueued_as(mode) {}
   task(const task&) = delete;
   task& operator=(const task&) = delete;
   virtual ~task() = default;
@@ -51,7 +51,7 @@ class task : public queue_node<task> {
   virtual void interrupt(std::shared_ptr<task> self) noexcept = 0;
 
   run_context context;
-  const enqueue_mode mode;
+  const enqueue_mode enqueued_as;
   bool started = false;  ///< or certain to start: can no longer be removed; guarded by the queue's mutex
 };
 
@@ -91,14 +91,14 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
     auto refusal = errc::stopped;
     {
       std::lock_guard lock(mutex_);  // short:
-      if (work->mode == enqueue_mode::cleanup) {
+      if (work->enqueued_as == enqueue_mode::cleanup) {
         if (!closed_) {
           work->started = true;
           cleanup_.push_back(std::move(work));
           wake = true;
         }
         // fault m3: `>=` -> `>`: one more call is accepted than there is room for
-      } else if (!stopped_ && work->mode == enqueue_mode::refuse_if_full && queue_.size() >= room()) {
+      } else if (!stopped_ && work->enqueued_as == enqueue_mode::refuse_if_full && queue_.size() >= room()) {
         refusal = errc::queue_full;
       } else if (!stopped_) {
         queue_.push_back(std::move(work));
