@@ -208,6 +208,27 @@ TEST_CASE("Under every schedule a cancelled call is removed or runs, and lets th
   });
 }
 
+TEST_CASE("Under every schedule clean-up runs, even if its caller is cancelled", "[model][pool]") {
+  test::model::explore("a cancelled clean-up", 2, [](explorer& schedules) {
+    auto s = make_model(schedules, 1, 0);
+    auto first = s->make();
+    auto cleanup = s->make(enqueue_mode::cleanup);
+    schedules.actor("caller", [s, first, cleanup] {
+      s->push(first);
+      s->push(cleanup);
+      s->close();
+    });
+    schedules.actor("canceller", [s, cleanup] {
+      await([&] { return cleanup->queued() || cleanup->executed(); });
+      s->queue->cancel(cleanup);
+    });
+    return [s, cleanup] {
+      s->check_end();
+      ensure(cleanup->executed(), "clean-up is not taken back");
+    };
+  });
+}
+
 TEST_CASE("Under every schedule a pool that stops leaves nobody waiting, and becomes idle", "[model][pool]") {
   test::model::explore("a stop", 2, [](explorer& schedules) {
     auto s = make_model(schedules, 1, 1);

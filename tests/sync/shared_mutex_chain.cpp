@@ -90,6 +90,20 @@ TEST_CASE("a context dies with 100,000 waiters without growing the stack", "[loc
   CHECK(*owned == 0);
 }
 
+TEST_CASE("100,000 waiters that an executor drops hand the lock on without growing the stack", "[lock][b3][b5]") {
+  asio::io_context context;
+  async_shared_mutex mutex{context};
+  const test::dropping_executor dropping{&context};
+  auto holder = mutex.try_lock();
+  auto owned = std::make_shared<int>(0);
+  for (int i = 0; i < many; ++i)
+    mutex.async_lock(asio::bind_executor(dropping, [owned](error_code, async_shared_mutex::unique_guard) { ++*owned; }));
+  holder.reset();
+  CHECK(owned.use_count() == 1);
+  CHECK(*owned == 0);
+  CHECK(mutex.try_lock());
+}
+
 TEST_CASE("100,000 waiters for one permit do not grow the stack", "[semaphore][b3]") {
   asio::io_context context;
   async_semaphore semaphore{context, 1};
@@ -118,4 +132,18 @@ TEST_CASE("a strand that dies with 100,000 waiters for one permit does not grow 
   context.reset();
   CHECK(owned.use_count() == 1);
   CHECK(*owned == 0);
+}
+
+TEST_CASE("100,000 waiters that an executor drops hand a permit on without growing the stack", "[semaphore][b3][b5]") {
+  asio::io_context context;
+  async_semaphore semaphore{context, 1};
+  const test::dropping_executor dropping{&context};
+  auto permit = semaphore.try_acquire();
+  auto owned = std::make_shared<int>(0);
+  for (int i = 0; i < many; ++i)
+    semaphore.async_acquire(asio::bind_executor(dropping, [owned](error_code, async_semaphore::permit) { ++*owned; }));
+  permit.reset();
+  CHECK(owned.use_count() == 1);
+  CHECK(*owned == 0);
+  CHECK(semaphore.available() == 1);
 }

@@ -233,6 +233,20 @@ TEST_CASE("guards and lock may outlive a context that was never used for waiting
   mutex.reset();
 }
 
+TEST_CASE("when its context has died with a waiter behind readers a lock can be had again", "[lock][b5]") {
+  auto context = std::make_unique<asio::io_context>();
+  async_shared_mutex mutex{*context};
+  auto reader = mutex.try_lock_shared();
+  write_request writer{mutex};
+  drain(*context);
+  CHECK_FALSE(mutex.try_lock_shared());
+  context.reset();
+  CHECK(writer.dropped());
+  CHECK(mutex.try_lock_shared());
+  reader.reset();
+  CHECK(mutex.try_lock());
+}
+
 TEST_CASE("a lock on a strand may outlive the context, and so may its guards", "[lock][b4][b5]") {
   auto context = std::make_unique<asio::io_context>();
   std::optional<async_shared_mutex> mutex{asio::make_strand(*context)};

@@ -178,6 +178,19 @@ TEST_CASE("a function under a lock is called by whoever lets it in, though its c
   CHECK(section.completions() == 1);
 }
 
+TEST_CASE("a function under a lock that is free is called once, at once, and its caller hears of it later", "[lock]") {
+  asio::io_context context;
+  async_shared_mutex mutex{context};
+  section_request section(mutex, context.get_executor(), nothing);
+  CHECK(section.runs() == 1);
+  CHECK(section.completions() == 0);
+  CHECK(mutex.try_lock());
+  drain(context);
+  CHECK(section.runs() == 1);
+  CHECK(section.completions() == 1);
+  CHECK_FALSE(section.code());
+}
+
 TEST_CASE("functions under a lock keep the order of the queue, between guards", "[lock]") {
   asio::io_context context;
   async_shared_mutex mutex{context};
