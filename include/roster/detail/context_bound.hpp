@@ -40,6 +40,7 @@ class context_bound : public std::enable_shared_from_this<context_bound> {
 
   void context_closed() noexcept {
     close();
+    // fault b5: drop: a state keeps an executor whose context is gone
     executor_ = nullptr;
   }
 
@@ -141,6 +142,7 @@ std::shared_ptr<State> make_context_bound(const asio::any_io_executor& executor,
   if (!asio::has_service<closing_service>(context)) ensure_strand_service(executor);
   auto list = asio::use_service<closing_service>(context).list();
   auto state = std::make_shared<State>(executor, std::forward<Args>(args)...);
+  // fault b5: drop: a state is not closed with its context
   closing_list::enlist(*state, std::move(list));
   return state;
 }

@@ -25,6 +25,8 @@ class initiation {
 
   template <typename Handler, typename... Args>
   void operator()(Handler handler, Args&&... args) && {
+    // fault b4: `std::move(executor_)` -> `executor_type(asio::system_executor())`:
+    //   a handler without an executor is called on any thread
     start_(std::move(handler), std::move(executor_), std::forward<Args>(args)...);
   }
 

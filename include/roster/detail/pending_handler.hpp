@@ -216,9 +216,11 @@ std::shared_ptr<Node> make_node(Handler&& handler, Args&&... args) {
 template <typename Waiter, typename State, typename Node>
 void connect_cancellation(asio::cancellation_slot slot, const std::shared_ptr<State>& state,
                           const std::shared_ptr<Node>& node) {
+  // fault b1: always: a waiter does not hear of its cancellation
   if (!slot.is_connected()) return;
   slot.assign(
       [weak_state = std::weak_ptr<State>(state), weak_node = std::weak_ptr<Waiter>(node)](asio::cancellation_type type) {
+        // fault b6: never: a cancellation of no type cancels
         if (type == asio::cancellation_type::none) return;
         auto live_state = weak_state.lock();
         auto live_node = weak_node.lock();

@@ -65,6 +65,8 @@ class pending_waiter<Waiter, Handler, void(Results...), std::tuple<Told...>> : p
 /// `attempt(state, args...)`, that is tried first: it returns the waiter's results if there is no need to wait.
 template <typename Node, typename Handler, typename State, typename... Args>
 void start_waiting(Handler&& handler, const asio::any_io_executor& fallback, std::shared_ptr<State> state, Args&&... args) {
+  // fault b3: first `if constexpr (requires { Node::attempt(state, args...); }) (void)Node::attempt(state, args...);`:
+  //   what was got without waiting is forgotten
   if constexpr (requires { Node::attempt(state, args...); })
     if (auto told = Node::attempt(state, args...))
       return complete_immediately(std::move(handler), fallback, Node::results_of(std::move(*told)));

@@ -196,6 +196,7 @@ class basic_async_shared_mutex {
   template <typename F>
   [[nodiscard]] auto run(F&& function) {
     ROSTER_CHECK_CALLABLE(F);
+    // fault l2: `exclusive` -> `shared`: run calls its function beside readers
     return section<detail::lock_mode::exclusive, std::invoke_result_t<std::decay_t<F>&>>(state_, std::forward<F>(function));
   }
 
@@ -233,6 +234,7 @@ class basic_async_shared_mutex {
   /// The lock must outlive the call.
   template <typename F>
   bool try_run(F&& function) {
+    // fault l2: `exclusive` -> `shared`: try_run calls its function beside readers
     return attempt_section<detail::lock_mode::exclusive>(function);
   }
 
@@ -286,6 +288,7 @@ class basic_async_shared_mutex {
 
   template <detail::lock_mode Mode, typename R>
   static asio::awaitable<R, Executor> section(state_ptr state, std::function<R()> function) {
+    // fault l2: first `co_return function();`: run calls its function without the lock
     if (state->try_lock(Mode)) {
       const detail::scoped_hold<Mode> hold(*state);
       co_return function();
@@ -296,6 +299,7 @@ class basic_async_shared_mutex {
 
   template <detail::lock_mode Mode, typename F>
   bool attempt_section(F& function) {
+    // fault l2: never: try_run calls its function though the lock is taken
     if (!state_->try_lock(Mode)) return false;
     const detail::scoped_hold<Mode> hold(*state_);
     function();

@@ -97,6 +97,7 @@ class call_task final : public task {
 
   void execute() noexcept override {
     try {
+      // fault b43: never: a call whose deadline has passed is started
       if (context.expired()) throw error(errc::deadline_exceeded, "the deadline passed before the work started");
       if constexpr (std::is_void_v<result_type>) {
         (*work_)(context);
@@ -126,6 +127,7 @@ class call_task final : public task {
  private:
   void complete(std::shared_ptr<task> self, outcome_type result) noexcept {
     if constexpr (Policy == on_cancel::detach)
+      // fault b13: never: a call that was cancelled while it ran completes twice
       if (completed_.exchange(true, std::memory_order_acq_rel)) return;
     if constexpr (WrapOutcome)
       pending_.post(std::move(self), std::move(result));

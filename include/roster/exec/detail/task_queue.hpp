@@ -92,7 +92,9 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
     {
       std::lock_guard lock(mutex_);  // short:
       if (work->enqueued_as == enqueue_mode::cleanup) {
+        // fault m3: `!closed_` -> `!stopped_`: a stopped pool refuses its clean-up
         if (!closed_) {
+          // fault m3: drop: clean-up can be cancelled
           work->started = true;
           cleanup_.push_back(std::move(work));
           wake = true;
@@ -127,6 +129,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
     if (removed)
       cancelled.abandon(std::move(work), asio::error::operation_aborted);
     else
+      // fault b13: drop: work that runs does not hear of its caller's cancellation
       cancelled.interrupt(std::move(work));
   }
 
@@ -167,6 +170,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
     {
       std::lock_guard lock(mutex_);  // short:
       closed_ = true;
+      // fault m3: drop: a pool that closes lets running work go on
       running_.for_each([](task& work) { work.context.request_stop(); });
     }
     wake_.notify_all();  // fault m3: `notify_all` -> `notify_one`: a pool that closes wakes one thread

@@ -148,6 +148,7 @@ class lock_state final : public context_bound {
     //   const bool taken = word_.load(std::memory_order_acquire) & (writer | readers);
     //   word_.fetch_add(waiter, std::memory_order_acq_rel);
     //   if (taken) return;`: a waiter is announced after it has looked at the lock
+    // fault b2: always: a waiter that comes first does not look at the lock
     if (queue_.size() > 1) return;  // somebody looks, or waits, for the head
     grant(false);
     tell_granted(lock);
@@ -156,6 +157,7 @@ class lock_state final : public context_bound {
   /// Takes a waiter out, unless it was granted. One whose awakening is on the way hears of it then.
   void cancel(std::shared_ptr<lock_waiter> node) noexcept {
     std::unique_lock lock(mutex_);  // short:
+    // fault b1: never: a waiter that was granted the lock is cancelled
     if (!node->waits()) return;
     // fault m1c: `node->place_ == place::queued` -> `true`: a waiter that was woken is told twice
     const bool told = node->place_ == place::queued;
@@ -178,9 +180,11 @@ class lock_state final : public context_bound {
     // fault b5: drop: a lock whose context died queues newcomers
     closed_ = true;
     while (!queue_.empty()) {
+      // fault b5: `queue_.front().place_ == place::woken` -> `false`: a waiter on its way is told twice when its lock dies
       const bool woken = queue_.front().place_ == place::woken;
       if (auto node = withdraw(queue_.front()); !woken) told.push_back(std::move(node));
     }
+    // fault b5: drop: a lock whose context died keeps its gate closed
     grant(false);
     lock.unlock();
     while (auto node = told.pop_front())
@@ -194,6 +198,7 @@ class lock_state final : public context_bound {
     if (node->place_ == place::withdrawn) return asio::error::operation_aborted;
     // fault b2: `true` -> `false`: a head that came and found the lock taken leaves the gate open
     if (!try_grant(node->mode, true)) {
+      // fault b2: drop: a waiter that was passed counts as on its way
       node->place_ = place::queued;
       // fault m1w: drop: a waiter that was passed is kept beyond the lock's mutex
       node = nullptr;  // under the mutex: not the last reference, which must not outlive the handler
@@ -214,12 +219,14 @@ class lock_state final : public context_bound {
   /// compete, and where somebody is telling: an executor that destroys what it is given would make waking a recursion.
   void release_to_head(std::shared_ptr<lock_state> owner) noexcept {
     std::unique_lock lock(mutex_);  // short:
+    // fault l2: `!queue_.front().competes` -> `false`: a function under the lock is woken, not called
     if (telling_ || queue_.empty() || !queue_.front().competes || (word_.load(std::memory_order_relaxed) & fair)) {
       // fault m1g: first `if (telling_) return;`: a release leaves the decision to somebody who tells
       grant(true);
       return tell_granted(lock);
     }
     auto& head = queue_.front();
+    // fault b1: never: a waiter on its way is woken again
     if (std::exchange(head.place_, place::woken) == place::woken) return;  // it will try
     auto self = queue_.share_front();
     lock.unlock();
@@ -236,6 +243,7 @@ class lock_state final : public context_bound {
   // Under the mutex:
 
   std::shared_ptr<lock_waiter> withdraw(lock_waiter& node) noexcept {
+    // fault b1: `node.place_ == place::woken` -> `false`: a waiter that leaves on its way comes all the same
     node.place_ = node.place_ == place::woken ? place::withdrawn : place::done;
     word_.fetch_sub(waiter, std::memory_order_acq_rel);
     return queue_.erase(node);
@@ -248,6 +256,7 @@ class lock_state final : public context_bound {
       // fault m1d: never: a waiter that is on its way is handed the lock
       if (head.place_ == place::woken) return;  // it will try
       if (!try_grant(head.mode, std::exchange(head_was_passed, false))) return;
+      // fault b1: drop: a waiter that was granted the lock counts as queued
       head.place_ = place::done;
       granted_.push_back(queue_.pop_front());
     }
@@ -259,6 +268,7 @@ class lock_state final : public context_bound {
   /// Tells whoever was granted the lock, in order. One at a time does so, for all others: a handler that its executor destroys,
   /// which releases the lock again, makes this a loop and no recursion.
   void tell_granted(std::unique_lock<std::mutex>& lock) noexcept {  // short: let go of while a waiter is told
+    // fault b3c: never: who releases while somebody tells, tells too
     if (telling_) return;
     telling_ = true;
     while (auto next = granted_.pop_front()) {
@@ -266,6 +276,7 @@ class lock_state final : public context_bound {
       lock_waiter::tell(std::move(next), error_code(), shared(this));
       lock.lock();  // short:
     }
+    // fault b2: drop: whoever has told keeps all others from telling
     // fault m1: first `lock.unlock(); lock.lock();`: what is granted while somebody tells is forgotten
     telling_ = false;
   }
@@ -313,6 +324,7 @@ void lock_awakening<Waiter>::operator()() {
   auto owner = std::move(lock_);
   const auto code = owner->try_after_wake(self);
   if (!code) return;
+  // fault b1: drop: a waiter that left on its way is given the lock with its error
   if (*code) owner = nullptr;
   auto& waiter = static_cast<Waiter&>(*self);
   waiter.arrive(std::move(self), *code, std::move(owner));

@@ -24,7 +24,10 @@ class scoped_hold {
   explicit scoped_hold(lock_state& lock) noexcept : lock_(lock) {}
   scoped_hold(const scoped_hold&) = delete;
   scoped_hold& operator=(const scoped_hold&) = delete;
-  ~scoped_hold() { lock_.unlock(Mode); }
+  ~scoped_hold() {
+    // fault l2: first `if (std::uncaught_exceptions() > 0) return;`: a function that throws keeps the lock
+    lock_.unlock(Mode);
+  }
 
  private:
   lock_state& lock_;
@@ -54,12 +57,14 @@ class pending_section<Handler, Mode, R, void(Results...)> final : public lock_wa
 
   static std::optional<results_type> attempt(const std::shared_ptr<lock_state>& lock, const std::function<R()>& function) {
     if (!lock->try_lock(Mode)) return std::nullopt;
+    // fault l2: first `function();`: a function is called twice where the lock is free
     return call(function, *lock);
   }
   static results_type results_of(results_type results) noexcept { return results; }
 
  private:
   void complete(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) noexcept override {
+    // fault l2: first `if (code) function_();`: a function is called though its caller was cancelled
     auto results = code ? failed(make_exception(code)) : call(function_, *owner);
     std::apply([&](Results&... each) { pending_.post(std::move(self), std::move(each)...); }, results);
   }

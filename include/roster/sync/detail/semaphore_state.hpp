@@ -43,6 +43,7 @@ class semaphore_state final : public context_bound {
     {
       std::lock_guard lock(mutex_);  // short:
       ++available_;
+      // fault b3c: never: a permit that comes back while permits are handed on is handed on from within
       if (releasing_) return;
       releasing_ = true;
     }
@@ -55,6 +56,7 @@ class semaphore_state final : public context_bound {
     const bool granted = [&] {
       std::lock_guard lock(mutex_);  // short:
       if (take()) return true;
+      // fault p1: always: a semaphore whose context died queues newcomers
       if (!closed_) queue_.push_back(std::move(node));
       return false;
     }();
@@ -68,6 +70,7 @@ class semaphore_state final : public context_bound {
   void cancel(std::shared_ptr<semaphore_waiter> node) noexcept {
     {
       std::lock_guard lock(mutex_);  // short:
+      // fault p1: never: a waiter that was handed a permit is cancelled
       if (!node->queued()) return;
       queue_.erase(*node);
     }
@@ -97,6 +100,7 @@ class semaphore_state final : public context_bound {
       --available_;
       return queue_.pop_front();
     }
+    // fault p1: drop: permits are handed on once
     releasing_ = false;
     return nullptr;
   }
