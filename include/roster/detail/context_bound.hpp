@@ -1,6 +1,7 @@
 #pragma once
 
 #include <roster/detail/asio.hpp>
+#include <roster/detail/separate_compilation.hpp>
 #include <roster/detail/thread_group.hpp>
 
 #include <boost/asio/strand.hpp>
@@ -128,24 +129,31 @@ class closing_service final : public asio::execution_context::service {
   const std::shared_ptr<thread_group> threads_ = std::make_shared<thread_group>();
 };
 
-/// Creates Asio's strand service before ours. Services are shut down newest first, and our shutdown joins threads that may
-/// still post to strands.
-inline void ensure_strand_service(const asio::any_io_executor& executor) {
-  [[maybe_unused]] const asio::strand<asio::any_io_executor> creates_the_service(executor);
-}
+/// The states of the context of `executor`.
+ROSTER_DECL std::shared_ptr<closing_list> closing_list_of(const asio::any_io_executor& executor);
 
 /// Makes a state that is closed with the context of `executor`.
 template <typename State, typename... Args>
 std::shared_ptr<State> make_context_bound(const asio::any_io_executor& executor, Args&&... args) {
-  if (!executor) throw error(errc::stopped, "the context of the executor is gone");
-  auto& context = context_of(executor);
-  if (!asio::has_service<closing_service>(context)) ensure_strand_service(executor);
-  auto list = asio::use_service<closing_service>(context).list();
+  auto list = closing_list_of(executor);
   auto state = std::make_shared<State>(executor, std::forward<Args>(args)...);
   // fault b5: drop: a state is not closed with its context
   closing_list::enlist(*state, std::move(list));
   return state;
 }
+
+#if ROSTER_DEFINITIONS_HERE
+
+ROSTER_DECL std::shared_ptr<closing_list> closing_list_of(const asio::any_io_executor& executor) {
+  if (!executor) throw error(errc::stopped, "the context of the executor is gone");
+  auto& context = context_of(executor);
+  // Asio's strand service first: services are shut down newest first, and our shutdown joins threads that may still post to
+  // strands.
+  if (!asio::has_service<closing_service>(context)) asio::strand<asio::any_io_executor> creates_the_service(executor);
+  return asio::use_service<closing_service>(context).list();
+}
+
+#endif
 
 }  // namespace detail
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <roster/detail/separate_compilation.hpp>
 #include <roster/detail/thread_group.hpp>
 #include <roster/detail/waiter.hpp>
 #include <roster/exec/detail/call_task.hpp>
@@ -50,24 +51,14 @@ class blocking_pool {
 
   /// Starts `threads` threads. Throws `invalid_argument` for none, and what `std::thread` throws, with every thread joined that
   /// had started.
-  explicit blocking_pool(std::size_t threads, std::size_t queue_limit = default_queue_limit)
-      : queue_(std::make_shared<detail::task_queue>(check(threads), queue_limit)),
-        threads_(std::make_shared<detail::thread_group>()) {
-    try {
-      for (std::size_t i = 0; i < threads; ++i)
-        threads_->launch([queue = queue_] { queue->serve(); });
-    } catch (...) {
-      shut_down();
-      throw;
-    }
-  }
+  explicit blocking_pool(std::size_t threads, std::size_t queue_limit = default_queue_limit);
 
   blocking_pool(const blocking_pool&) = delete;
   blocking_pool& operator=(const blocking_pool&) = delete;
 
   /// Fails whatever has not started with `stopped`, raises the stop flag of what runs, and joins the threads. Blocks until
   /// running work has returned. Called on a thread of the pool, it detaches that thread instead of joining it.
-  ~blocking_pool() { shut_down(); }
+  ~blocking_pool();
 
   /// Runs `function(arguments...)`, or `function(run_context&, arguments...)`, on a thread of the pool.
   ///
@@ -174,13 +165,35 @@ class blocking_pool {
     return threads;
   }
 
-  void shut_down() noexcept {
-    queue_->close();
-    threads_->join_all();
-  }
+  void shut_down() noexcept;
 
   std::shared_ptr<detail::task_queue> queue_;
   std::shared_ptr<detail::thread_group> threads_;
 };
+
+#if ROSTER_DEFINITIONS_HERE
+
+ROSTER_DECL blocking_pool::blocking_pool(std::size_t threads, std::size_t queue_limit)
+    : queue_(std::make_shared<detail::task_queue>(check(threads), queue_limit)),
+      threads_(std::make_shared<detail::thread_group>()) {
+  try {
+    for (std::size_t i = 0; i < threads; ++i)
+      threads_->launch([queue = queue_] { queue->serve(); });
+  } catch (...) {
+    shut_down();
+    throw;
+  }
+}
+
+ROSTER_DECL blocking_pool::~blocking_pool() {
+  shut_down();
+}
+
+ROSTER_DECL void blocking_pool::shut_down() noexcept {
+  queue_->close();
+  threads_->join_all();
+}
+
+#endif
 
 ROSTER_END_NAMESPACE

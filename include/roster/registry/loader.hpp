@@ -20,7 +20,7 @@ template <capability Capability>
 class registry;
 
 namespace detail {
-template <typename Capability>
+template <typename Model>
 class registry_entry;
 }
 
@@ -51,7 +51,7 @@ class load_context {
   }
 
  private:
-  template <typename Capability>
+  template <typename Model>
   friend class detail::registry_entry;
 
   load_context(std::string key, model_info info, asio::any_io_executor executor, detail::load_node& self)

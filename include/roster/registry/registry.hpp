@@ -2,57 +2,21 @@
 
 #include <roster/detail/async_coroutine.hpp>
 #include <roster/detail/context_bound.hpp>
-#include <roster/registry/detail/registry_entry.hpp>
+#include <roster/registry/detail/registry_core.hpp>
 #include <roster/registry/lease.hpp>
 #include <roster/registry/loader.hpp>
 #include <roster/registry/registered_model.hpp>
-#include <roster/sync/shared_mutex.hpp>
 
 #include <boost/system/result.hpp>
-#include <boost/unordered/unordered_flat_map.hpp>
 
-#include <algorithm>
 #include <concepts>
-#include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 ROSTER_BEGIN_NAMESPACE
-
-namespace detail {
-
-struct key_hash : std::hash<std::string_view> {
-  using is_transparent = void;
-};
-
-template <typename Capability>
-using entry_map =
-    boost::unordered_flat_map<std::string, std::shared_ptr<registry_entry<Capability>>, key_hash, std::equal_to<>>;
-
-/// The state that a registry shares with the lookups under way.
-template <typename Capability>
-struct registry_state {
-  using entry_ptr = std::shared_ptr<registry_entry<Capability>>;
-
-  explicit registry_state(const asio::any_io_executor& executor) : mutex(executor) {}
-
-  /// Under a lock, shared at least.
-  const entry_ptr* find(std::string_view key) const {
-    if (auto found = entries.find(key); found != entries.end()) return &found->second;
-    if (auto found = defaults.find(key); found != defaults.end()) return &found->second;
-    return nullptr;
-  }
-
-  async_shared_mutex mutex;
-  entry_map<Capability> entries;   // guarded by `mutex`
-  entry_map<Capability> defaults;  // never changes
-};
-
-}  // namespace detail
 
 /// The models of one capability, by key.
 ///
@@ -92,11 +56,9 @@ class registry {
   ///
   /// **Errors**: `invalid_argument` if `builtin` has an empty key, `already_exists` if it has one twice.
   explicit registry(asio::any_io_executor executor, const builtin_models<Capability>& builtin = builtin_models<Capability>())
-      : state_(std::make_shared<state>(executor)), context_(detail::make_context_bound<detail::context_bound>(executor)) {
-    for (const auto& each : builtin) {
-      check(each.key);
-      if (!state_->defaults.try_emplace(each.key, make_entry(each.key, each.info, each.loader)).second) throw taken(each.key);
-    }
+      : core_(std::make_shared<core>(detail::model_traits_of<Capability>(), executor)) {
+    for (const auto& each : builtin)
+      core_->add_default(each.key, make_entry(each.key, each.info, each.loader));
   }
 
   /// The same, on the executor of `context`.
@@ -114,20 +76,20 @@ class registry {
   /// **Cancellation**: terminal; nothing is registered then.
   /// **Errors**: `already_exists`; `invalid_argument` for an empty key or a null model; `operation_aborted`.
   [[nodiscard]] asio::awaitable<void> add(std::string_view key, model_ptr model) {
-    return insert(state_, check(key), make_entry(std::move(model)));
+    return core::insert(core_, core::check(key), make_entry(std::move(model)));
   }
 
   /// The same, for a model that must be destroyed on `destroy_on`, wherever its last lease drops. It must not be in use yet,
   /// and be registered in this way under one key at a time; if it derives from `basic_model` this is checked, with the error
   /// `invalid_argument`. Its end posts it to `destroy_on`; if memory for that runs out, the program terminates.
   [[nodiscard]] asio::awaitable<void> add(std::string_view key, model_ptr model, asio::any_io_executor destroy_on) {
-    return insert(state_, check(key), make_entry(destroyed_on(destroy_on, std::move(model))));
+    return core::insert(core_, core::check(key), make_entry(destroyed_on(destroy_on, std::move(model))));
   }
 
   /// Registers a model that `loader` makes when it is first needed. Otherwise like the other forms.
   /// Adds the error `stopped`, once the registry's context is gone.
   [[nodiscard]] asio::awaitable<void> add(std::string_view key, model_info info, model_loader<Capability> loader) {
-    return insert(state_, check(key), make_entry(key, std::move(info), std::move(loader)));
+    return core::insert(core_, core::check(key), make_entry(key, std::move(info), std::move(loader)));
   }
 
   /// Registers a model that a placement makes when it is first needed. Otherwise like the form with a loader.
@@ -143,13 +105,13 @@ class registry {
   /// **Errors**: `not_found` if no model is registered under the key, built-in ones aside; `invalid_argument` and
   /// `operation_aborted` as `add`.
   [[nodiscard]] asio::awaitable<void> replace(std::string_view key, model_ptr model) {
-    return exchange(state_, check(key), make_entry(std::move(model)));
+    return core::exchange(core_, core::check(key), make_entry(std::move(model)));
   }
 
   /// The same, with a model that is loaded first: the old one serves until then, and stays if the load fails.
   /// Adds the errors `load_failed`, and `stopped` once the registry's context is gone.
   [[nodiscard]] asio::awaitable<void> replace(std::string_view key, model_info info, model_loader<Capability> loader) {
-    return exchange(state_, check(key), make_entry(key, std::move(info), std::move(loader)));
+    return core::exchange(core_, core::check(key), make_entry(key, std::move(info), std::move(loader)));
   }
 
   /// The same, with a model that a placement makes first.
@@ -163,13 +125,13 @@ class registry {
   ///
   /// **Cancellation**: terminal; nothing is removed then.
   /// **Errors**: `operation_aborted`.
-  [[nodiscard]] asio::awaitable<bool> remove(std::string_view key) { return erase(state_, std::string(key)); }
+  [[nodiscard]] asio::awaitable<bool> remove(std::string_view key) { return core::erase(core_, std::string(key)); }
 
   /// Whether a lookup of `key` would find a model, loaded or not.
-  [[nodiscard]] asio::awaitable<bool> contains(std::string_view key) { return find(state_, std::string(key)); }
+  [[nodiscard]] asio::awaitable<bool> contains(std::string_view key) { return core::contains(core_, std::string(key)); }
 
   /// All models, sorted by key.
-  [[nodiscard]] asio::awaitable<std::vector<registered_model>> list() { return list(state_); }
+  [[nodiscard]] asio::awaitable<std::vector<registered_model>> list() { return core::list(core_); }
 
   /// Looks a model up, and loads it if that is needed.
   ///
@@ -180,7 +142,7 @@ class registry {
   /// context is gone; `would_deadlock` for a loader that asks for its own model here.
   [[nodiscard]] asio::awaitable<lease_type> get(std::string_view key) {
     if (auto found = try_get(key)) return ready(std::move(*found));
-    return look_up(state_, std::string(key), nullptr);
+    return look_up(key, nullptr);
   }
 
   /// `get` for any completion token. Handler signature: `void(std::exception_ptr, lease)`.
@@ -198,49 +160,31 @@ class registry {
   ///
   /// **Errors**: `would_block` while the registry is being changed; `not_loaded`; `not_found`.
   [[nodiscard]] boost::system::result<lease_type> try_get(std::string_view key) const {
-    boost::system::result<lease_type> found = make_error_code(errc::would_block);
-    state_->mutex.try_run_shared([&] {
-      const auto* entry = state_->find(key);
-      if (!entry)
-        found = make_error_code(errc::not_found);
-      else if (const auto* model = (*entry)->try_get())
-        found = lease_type(*model);
-      else
-        found = make_error_code(errc::not_loaded);
-    });
-    return found;
+    auto found = core_->try_get(key);
+    if (!found) return found.error();
+    return lease_of(std::move(*found));
   }
 
   /// Loads a model, if that is needed, for later lookups. Otherwise like `get`.
   [[nodiscard]] asio::awaitable<void> preload(std::string_view key) { return preload(get(key)); }
 
   /// The executor that loaders run on.
-  const asio::any_io_executor& get_executor() const noexcept { return context_->executor(); }
+  const asio::any_io_executor& get_executor() const noexcept { return core_->executor(); }
 
  private:
   friend class load_context;
 
-  using state = detail::registry_state<Capability>;
-  using state_ptr = std::shared_ptr<state>;
-  using entry_type = detail::registry_entry<Capability>;
-  using entry_ptr = std::shared_ptr<entry_type>;
+  using core = detail::registry_core<void>;
+  using any_model = core::model_ptr;
 
-  static error taken(std::string_view key) { return {errc::already_exists, '\'' + std::string(key) + '\''}; }
-  static error unknown(std::string_view key) { return {errc::not_found, '\'' + std::string(key) + '\''}; }
+  core::entry_ptr make_entry(model_ptr model) const { return core_->make_entry(std::move(model)); }
 
-  static std::string check(std::string_view key) {
-    if (key.empty()) throw error(errc::invalid_argument, "a key cannot be empty");
-    return std::string(key);
+  core::entry_ptr make_entry(std::string_view key, model_info info, model_loader<Capability> loader) const {
+    const auto load = [loader = std::move(loader)](load_context& context) { return any_model_of(loader(context)); };
+    return core_->make_entry(key, std::move(info), load);
   }
 
-  static entry_ptr make_entry(model_ptr model) {
-    if (!model) throw error(errc::invalid_argument, "a model cannot be null");
-    return std::make_shared<entry_type>(std::move(model));
-  }
-
-  entry_ptr make_entry(std::string_view key, model_info info, model_loader<Capability> loader) const {
-    return std::make_shared<entry_type>(std::string(key), std::move(info), std::move(loader), context_);
-  }
+  static asio::awaitable<any_model> any_model_of(asio::awaitable<model_ptr> load) { co_return co_await std::move(load); }
 
   /// The same model under a new ownership, whose end posts the release of the original to `executor`, unless its context is
   /// gone.
@@ -262,94 +206,22 @@ class registry {
 
   static asio::awaitable<void> preload(asio::awaitable<lease_type> lookup) { (void)co_await std::move(lookup); }
 
-  asio::awaitable<lease_type> get_for(detail::load_node& asker, std::string_view key) {
-    return look_up(state_, std::string(key), &asker);
+  asio::awaitable<lease_type> get_for(detail::load_node& asker, std::string_view key) { return look_up(key, &asker); }
+
+  asio::awaitable<lease_type> look_up(std::string_view key, detail::load_node* asker) {
+    return leased(core::look_up(core_, std::string(key), asker));
   }
 
-  static asio::awaitable<lease_type> look_up(state_ptr self, std::string key, detail::load_node* asker) {
-    auto found = co_await locate(self, key);
-    if (!found) throw unknown(key);
-    std::optional<detail::load_wait> wait;
-    if (asker && found->node() && !found->try_get()) wait.emplace(*asker, *found->node());
-    auto model = co_await entry_type::load(found);
-    co_return lease_type(std::move(model));
+  static asio::awaitable<lease_type> leased(asio::awaitable<any_model> lookup) {
+    auto model = co_await std::move(lookup);
+    co_return lease_of(std::move(model));
   }
 
-  // Closures run under the lock capture by value, because they may run on another thread after the coroutine is gone. Entries
-  // they remove are destroyed after unlocking.
-
-  static asio::awaitable<entry_ptr> locate(state_ptr self, std::string key) {
-    const auto find = [self, key = std::move(key)] {
-      const auto* found = self->find(key);
-      return found ? *found : nullptr;
-    };
-    return self->mutex.run_shared(find);
+  static lease_type lease_of(any_model model) noexcept {
+    return lease_type(std::static_pointer_cast<model_type>(std::move(model)));
   }
 
-  static asio::awaitable<bool> find(state_ptr self, std::string key) {
-    const auto find = [self, key = std::move(key)] { return self->find(key) != nullptr; };
-    return self->mutex.run_shared(find);
-  }
-
-  static asio::awaitable<void> insert(state_ptr self, std::string key, entry_ptr fresh) {
-    const auto insert = [self, key = std::move(key), fresh = std::move(fresh)] {
-      if (!self->entries.try_emplace(key, fresh).second) throw taken(key);
-    };
-    return self->mutex.run(insert);
-  }
-
-  static asio::awaitable<void> exchange(state_ptr self, std::string key, entry_ptr fresh) {
-    const auto check = [self, key] {
-      if (!self->entries.contains(key)) throw unknown(key);  // now, rather than after a long load; asked again below
-    };
-    co_await self->mutex.run_shared(check);
-    (void)co_await entry_type::load(fresh);
-    const auto swap = [self, key = std::move(key), fresh = std::move(fresh)]() mutable {
-      const auto found = self->entries.find(key);
-      if (found == self->entries.end()) throw unknown(key);
-      found->second.swap(fresh);
-    };
-    co_await self->mutex.run(swap);
-  }
-
-  static asio::awaitable<bool> erase(state_ptr self, std::string key) {
-    const auto erase = [self, key = std::move(key)] {
-      entry_ptr old;
-      if (const auto found = self->entries.find(key); found != self->entries.end()) {
-        old.swap(found->second);
-        self->entries.erase(found);
-      }
-      return old;
-    };
-    const auto old = co_await self->mutex.run(erase);
-    co_return old != nullptr;
-  }
-
-  static asio::awaitable<std::vector<registered_model>> list(state_ptr self) {
-    struct snapshot {
-      std::vector<std::pair<std::string, entry_ptr>> all;
-      std::size_t registered = 0;
-    };
-    const auto take = [self] {
-      snapshot taken_now;
-      taken_now.all.assign(self->entries.begin(), self->entries.end());
-      taken_now.registered = taken_now.all.size();
-      for (const auto& each : self->defaults)
-        if (!self->entries.contains(each.first)) taken_now.all.push_back(each);
-      return taken_now;
-    };
-    const auto [all, registered] = co_await self->mutex.run_shared(take);
-    std::vector<registered_model> rows;
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      const auto& [key, model] = all[i];
-      rows.push_back({key, model->info(), model->state(), model->last_error(), i >= registered});
-    }
-    std::ranges::sort(rows, {}, &registered_model::key);
-    co_return rows;
-  }
-
-  const state_ptr state_;
-  const std::shared_ptr<const detail::context_bound> context_;
+  const std::shared_ptr<core> core_;
 };
 
 ROSTER_END_NAMESPACE

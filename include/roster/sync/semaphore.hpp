@@ -1,5 +1,6 @@
 #pragma once
 
+#include <roster/detail/separate_compilation.hpp>
 #include <roster/detail/waiter.hpp>
 #include <roster/sync/detail/semaphore_state.hpp>
 
@@ -66,8 +67,7 @@ class basic_async_semaphore {
   using permit = semaphore_permit;
 
   /// A semaphore with `permits` free permits, whose handlers run on `executor` unless they have one of their own.
-  basic_async_semaphore(asio::any_io_executor executor, std::size_t permits)
-      : state_(detail::make_context_bound<detail::semaphore_state>(executor, permits)) {}
+  basic_async_semaphore(asio::any_io_executor executor, std::size_t permits);
 
   /// The same, on the executor of `context`.
   basic_async_semaphore(detail::execution_context_like auto& context, std::size_t permits)
@@ -77,7 +77,7 @@ class basic_async_semaphore {
   basic_async_semaphore& operator=(const basic_async_semaphore&) = delete;
 
   /// Callers that wait get `operation_aborted`; permits that are held stay valid.
-  ~basic_async_semaphore() { state_->close(); }
+  ~basic_async_semaphore();
 
   /// Waits for a permit.
   ///
@@ -120,13 +120,31 @@ class basic_async_semaphore {
                                                                         std::forward<Token>(token));
   }
 
-  static asio::awaitable<permit, Executor> acquire(state_ptr state) {
-    if (state->try_acquire()) co_return permit(std::move(state));
-    co_return co_await start(std::move(state), asio::any_io_executor(), asio::use_awaitable_t<Executor>());
-  }
+  static asio::awaitable<permit, Executor> acquire(state_ptr state);
 
   const state_ptr state_;
 };
+
+#if ROSTER_DEFINITIONS_HERE
+
+template <typename Executor>
+basic_async_semaphore<Executor>::basic_async_semaphore(asio::any_io_executor executor, std::size_t permits)
+    : state_(detail::make_context_bound<detail::semaphore_state>(executor, permits)) {}
+
+template <typename Executor>
+basic_async_semaphore<Executor>::~basic_async_semaphore() {
+  state_->close();
+}
+
+template <typename Executor>
+asio::awaitable<semaphore_permit, Executor> basic_async_semaphore<Executor>::acquire(state_ptr state) {
+  if (state->try_acquire()) co_return permit(std::move(state));
+  co_return co_await start(std::move(state), asio::any_io_executor(), asio::use_awaitable_t<Executor>());
+}
+
+#else
+extern template class basic_async_semaphore<asio::any_io_executor>;
+#endif
 
 /// The semaphore for coroutines on `any_io_executor`, which is what `asio::awaitable<T>` means.
 using async_semaphore = basic_async_semaphore<asio::any_io_executor>;

@@ -197,14 +197,14 @@ class basic_async_shared_mutex {
   [[nodiscard]] auto run(F&& function) {
     ROSTER_CHECK_CALLABLE(F);
     // fault l2: `exclusive` -> `shared`: run calls its function beside readers
-    return section<detail::lock_mode::exclusive, std::invoke_result_t<std::decay_t<F>&>>(state_, std::forward<F>(function));
+    return section<std::invoke_result_t<std::decay_t<F>&>>(state_, detail::lock_mode::exclusive, std::forward<F>(function));
   }
 
   /// The same under shared ownership.
   template <typename F>
   [[nodiscard]] auto run_shared(F&& function) {
     ROSTER_CHECK_CALLABLE(F);
-    return section<detail::lock_mode::shared, std::invoke_result_t<std::decay_t<F>&>>(state_, std::forward<F>(function));
+    return section<std::invoke_result_t<std::decay_t<F>&>>(state_, detail::lock_mode::shared, std::forward<F>(function));
   }
 
   /// `run` for any completion token. Handler signature: `void(std::exception_ptr, R)`, `void(std::exception_ptr)` if the
@@ -218,16 +218,16 @@ class basic_async_shared_mutex {
   template <typename F, typename Token>
   [[nodiscard]] auto async_run(F&& function, Token&& token) {
     ROSTER_CHECK_CALLABLE(F);
-    return start_section<detail::lock_mode::exclusive, std::invoke_result_t<std::decay_t<F>&>>(
-        state_, state_->executor(), std::forward<F>(function), std::forward<Token>(token));
+    return start_section<std::invoke_result_t<std::decay_t<F>&>>(state_, state_->executor(), detail::lock_mode::exclusive,
+                                                                 std::forward<F>(function), std::forward<Token>(token));
   }
 
   /// The same under shared ownership.
   template <typename F, typename Token>
   [[nodiscard]] auto async_run_shared(F&& function, Token&& token) {
     ROSTER_CHECK_CALLABLE(F);
-    return start_section<detail::lock_mode::shared, std::invoke_result_t<std::decay_t<F>&>>(
-        state_, state_->executor(), std::forward<F>(function), std::forward<Token>(token));
+    return start_section<std::invoke_result_t<std::decay_t<F>&>>(state_, state_->executor(), detail::lock_mode::shared,
+                                                                 std::forward<F>(function), std::forward<Token>(token));
   }
 
   /// Calls `function()` under exclusive ownership, here and now, if that needs no waiting and the gate is open; whether it did.
@@ -235,13 +235,13 @@ class basic_async_shared_mutex {
   template <typename F>
   bool try_run(F&& function) {
     // fault l2: `exclusive` -> `shared`: try_run calls its function beside readers
-    return attempt_section<detail::lock_mode::exclusive>(function);
+    return attempt_section(detail::lock_mode::exclusive, function);
   }
 
   /// The same under shared ownership. Cheaper than a guard, which counts references to the lock.
   template <typename F>
   bool try_run_shared(F&& function) {
-    return attempt_section<detail::lock_mode::shared>(function);
+    return attempt_section(detail::lock_mode::shared, function);
   }
 
   /// The executor of handlers that have none.
@@ -274,34 +274,35 @@ class basic_async_shared_mutex {
     co_return co_await start<Mode>(std::move(state), asio::any_io_executor(), asio::use_awaitable_t<Executor>());
   }
 
-  template <detail::lock_mode Mode, typename R>
+  template <typename R>
   struct sections {
     template <typename Handler>
-    using pending = detail::pending_section<Handler, Mode, R>;
+    using pending = detail::pending_section<Handler, R>;
   };
 
-  template <detail::lock_mode Mode, typename R, typename Token>
-  static auto start_section(state_ptr state, asio::any_io_executor executor, std::function<R()> function, Token&& token) {
-    return detail::async_wait<typename detail::section_signature<R>::type, sections<Mode, R>::template pending>(
-        std::move(executor), std::move(state), std::forward<Token>(token), std::move(function));
+  template <typename R, typename Token>
+  static auto start_section(state_ptr state, asio::any_io_executor executor, detail::lock_mode mode,
+                            std::function<R()> function, Token&& token) {
+    return detail::async_wait<typename detail::section_signature<R>::type, sections<R>::template pending>(
+        std::move(executor), std::move(state), std::forward<Token>(token), mode, std::move(function));
   }
 
-  template <detail::lock_mode Mode, typename R>
-  static asio::awaitable<R, Executor> section(state_ptr state, std::function<R()> function) {
+  template <typename R>
+  static asio::awaitable<R, Executor> section(state_ptr state, detail::lock_mode mode, std::function<R()> function) {
     // fault l2: first `co_return function();`: run calls its function without the lock
-    if (state->try_lock(Mode)) {
-      const detail::scoped_hold<Mode> hold(*state);
+    if (state->try_lock(mode)) {
+      const detail::scoped_hold hold(*state, mode);
       co_return function();
     }
-    co_return co_await start_section<Mode, R>(std::move(state), asio::any_io_executor(), std::move(function),
-                                              asio::use_awaitable_t<Executor>());
+    co_return co_await start_section<R>(std::move(state), asio::any_io_executor(), mode, std::move(function),
+                                        asio::use_awaitable_t<Executor>());
   }
 
-  template <detail::lock_mode Mode, typename F>
-  bool attempt_section(F& function) {
+  template <typename F>
+  bool attempt_section(detail::lock_mode mode, F& function) {
     // fault l2: never: try_run calls its function though the lock is taken
-    if (!state_->try_lock(Mode)) return false;
-    const detail::scoped_hold<Mode> hold(*state_);
+    if (!state_->try_lock(mode)) return false;
+    const detail::scoped_hold hold(*state_, mode);
     function();
     return true;
   }

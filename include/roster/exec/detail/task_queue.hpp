@@ -2,6 +2,7 @@
 
 #include <roster/call/run_context.hpp>
 #include <roster/detail/asio.hpp>
+#include <roster/detail/separate_compilation.hpp>
 #include <roster/detail/shared_queue.hpp>
 #include <roster/detail/waiter.hpp>
 #include <roster/detail/yield_until.hpp>
@@ -86,153 +87,33 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   bool on_own_thread() const noexcept { return served_ == this; }
 
   /// Takes a task, or fails it with `stopped` or `queue_full`.
-  void enqueue(std::shared_ptr<task> work) noexcept {
-    bool wake = false;
-    auto refusal = errc::stopped;
-    {
-      std::lock_guard lock(mutex_);  // short:
-      if (work->enqueued_as == enqueue_mode::cleanup) {
-        // fault m3: `!closed_` -> `!stopped_`: a stopped pool refuses its clean-up
-        if (!closed_) {
-          // fault m3: drop: clean-up can be cancelled
-          work->started = true;
-          cleanup_.push_back(std::move(work));
-          wake = true;
-        }
-        // fault m3: `>=` -> `>`: one more call is accepted than there is room for
-      } else if (!stopped_ && work->enqueued_as == enqueue_mode::refuse_if_full && queue_.size() >= room()) {
-        refusal = errc::queue_full;
-      } else if (!stopped_) {
-        queue_.push_back(std::move(work));
-        may_have_tasks_.store(true, std::memory_order_relaxed);
-        // fault m3: `idle_threads_ > woken_threads_` -> `idle_threads_ > woken_threads_ && queue_.size() == 1`:
-        //   a push wakes a thread only when the queue was empty
-        wake = idle_threads_ > woken_threads_;
-        woken_threads_ += wake;
-      }
-    }
-    if (work)
-      refuse(std::move(work), refusal);
-    else if (wake)
-      wake_.notify_one();
-  }
+  void enqueue(std::shared_ptr<task> work) noexcept;
 
-  void cancel(std::shared_ptr<task> work) noexcept {
-    const bool removed = [&] {
-      std::lock_guard lock(mutex_);  // short:
-      // fault m3: `work->started` -> `false`: a call that runs can be taken back
-      if (!work->queued() || work->started) return false;
-      queue_.erase(*work);
-      return true;
-    }();
-    auto& cancelled = *work;
-    if (removed)
-      cancelled.abandon(std::move(work), asio::error::operation_aborted);
-    else
-      // fault b13: drop: work that runs does not hear of its caller's cancellation
-      cancelled.interrupt(std::move(work));
-  }
+  void cancel(std::shared_ptr<task> work) noexcept;
 
   /// Fails everything queued, and all tasks from now on, with `stopped`.
-  void stop() noexcept {
-    shared_queue<task> refused;
-    {
-      std::lock_guard lock(mutex_);  // short:
-      stopped_ = true;
-      refused.take_all(queue_);
-    }
-    while (auto work = refused.pop_front())
-      refuse(std::move(work), errc::stopped);
-  }
+  void stop() noexcept;
 
   /// Completes `waiter` when nothing runs any more. After `stop`.
-  void enqueue(std::shared_ptr<idle_waiter> waiter) noexcept {
-    {
-      std::lock_guard lock(mutex_);  // short:
-      // fault m3: `!cleanup_.empty()` -> `false`: a pool is idle before its clean-up
-      if (!running_.empty() || !cleanup_.empty()) return idle_waiters_.push_back(std::move(waiter));
-    }
-    idle_waiter::tell(std::move(waiter), error_code());
-  }
+  void enqueue(std::shared_ptr<idle_waiter> waiter) noexcept;
 
-  void cancel(std::shared_ptr<idle_waiter> waiter) noexcept {
-    {
-      std::lock_guard lock(mutex_);  // short:
-      if (!waiter->queued()) return;
-      idle_waiters_.erase(*waiter);
-    }
-    idle_waiter::tell(std::move(waiter), asio::error::operation_aborted);
-  }
+  void cancel(std::shared_ptr<idle_waiter> waiter) noexcept;
 
   /// Stops, asks running work to end, and makes `serve` return.
-  void close() noexcept {
-    stop();
-    {
-      std::lock_guard lock(mutex_);  // short:
-      closed_ = true;
-      // fault m3: drop: a pool that closes lets running work go on
-      running_.for_each([](task& work) { work.context.request_stop(); });
-    }
-    wake_.notify_all();  // fault m3: `notify_all` -> `notify_one`: a pool that closes wakes one thread
-  }
+  void close() noexcept;
 
   /// What a thread of the queue does until `close`.
-  void serve() noexcept {
-    served_ = this;
-    auto* work = wait_for_task();
-    while (work) {
-      work->execute();
-      std::shared_ptr<task> done;
-      shared_queue<idle_waiter> told;
-      {
-        std::lock_guard lock(mutex_);  // short:
-        done = running_.erase(*work);  // before the caller is told, who may rely on the room
-        work = start_next();
-        if (running_.empty() && cleanup_.empty()) told.take_all(idle_waiters_);
-      }
-      auto& ended = *done;
-      // fault m3: `ended.deliver(std::move(done));` -> `
-      //   { std::lock_guard lock(mutex_); running_.push_back(done); }
-      //   ended.deliver(std::shared_ptr<task>(done));
-      //   { std::lock_guard lock(mutex_); running_.erase(*done); }`:
-      //   a thread counts as busy when its caller knows that the call is over
-      ended.deliver(std::move(done));
-      while (auto waiter = told.pop_front())
-        idle_waiter::tell(std::move(waiter), error_code());
-      if (!work) work = wait_for_task();
-    }
-    served_ = nullptr;
-  }
+  void serve() noexcept;
 
  private:
   // How many of the listed tasks count as queued: those an idle thread is about to take, and `limit_` more.
   std::size_t room() const noexcept { return threads_ - running_.size() + limit_; }
 
   /// Null after `close`.
-  task* wait_for_task() noexcept {
-    yield_until(4, [this] { return may_have_tasks_.load(std::memory_order_relaxed); });  // a guess: the mutex decides
-    std::unique_lock lock(mutex_);                                                       // blocks: a pool or worker thread
-    while (!closed_ && cleanup_.empty() && queue_.empty()) {
-      ++idle_threads_;
-      wake_.wait(lock);  // blocks: a pool or worker thread
-      --idle_threads_;
-      if (woken_threads_ > 0) --woken_threads_;  // fault m3: drop: a thread that was woken in vain counts as woken for ever
-    }
-    return start_next();
-  }
+  task* wait_for_task() noexcept;
 
   /// Under the mutex.
-  task* start_next() noexcept {
-    // fault s1: `cleanup_.empty() ? queue_ : cleanup_` -> `queue_.empty() ? cleanup_ : queue_`:
-    //   clean-up waits for what was queued before it
-    auto& from = cleanup_.empty() ? queue_ : cleanup_;
-    if (from.empty()) return nullptr;
-    auto& next = from.front();
-    next.started = true;
-    running_.push_back(from.pop_front());
-    may_have_tasks_.store(!queue_.empty(), std::memory_order_relaxed);
-    return &next;
-  }
+  task* start_next() noexcept;
 
   static void refuse(std::shared_ptr<task> work, errc reason) noexcept {
     auto& refused = *work;
@@ -255,6 +136,148 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   shared_queue<task> running_;
   shared_queue<idle_waiter> idle_waiters_;
 };
+
+#if ROSTER_DEFINITIONS_HERE
+
+ROSTER_DECL void task_queue::enqueue(std::shared_ptr<task> work) noexcept {
+  bool wake = false;
+  auto refusal = errc::stopped;
+  {
+    std::lock_guard lock(mutex_);  // short:
+    if (work->enqueued_as == enqueue_mode::cleanup) {
+      // fault m3: `!closed_` -> `!stopped_`: a stopped pool refuses its clean-up
+      if (!closed_) {
+        // fault m3: drop: clean-up can be cancelled
+        work->started = true;
+        cleanup_.push_back(std::move(work));
+        wake = true;
+      }
+      // fault m3: `>=` -> `>`: one more call is accepted than there is room for
+    } else if (!stopped_ && work->enqueued_as == enqueue_mode::refuse_if_full && queue_.size() >= room()) {
+      refusal = errc::queue_full;
+    } else if (!stopped_) {
+      queue_.push_back(std::move(work));
+      may_have_tasks_.store(true, std::memory_order_relaxed);
+      // fault m3: `idle_threads_ > woken_threads_` -> `idle_threads_ > woken_threads_ && queue_.size() == 1`:
+      //   a push wakes a thread only when the queue was empty
+      wake = idle_threads_ > woken_threads_;
+      woken_threads_ += wake;
+    }
+  }
+  if (work)
+    refuse(std::move(work), refusal);
+  else if (wake)
+    wake_.notify_one();
+}
+
+ROSTER_DECL void task_queue::cancel(std::shared_ptr<task> work) noexcept {
+  const bool removed = [&] {
+    std::lock_guard lock(mutex_);  // short:
+    // fault m3: `work->started` -> `false`: a call that runs can be taken back
+    if (!work->queued() || work->started) return false;
+    queue_.erase(*work);
+    return true;
+  }();
+  auto& cancelled = *work;
+  if (removed)
+    cancelled.abandon(std::move(work), asio::error::operation_aborted);
+  else
+    // fault b13: drop: work that runs does not hear of its caller's cancellation
+    cancelled.interrupt(std::move(work));
+}
+
+ROSTER_DECL void task_queue::stop() noexcept {
+  shared_queue<task> refused;
+  {
+    std::lock_guard lock(mutex_);  // short:
+    stopped_ = true;
+    refused.take_all(queue_);
+  }
+  while (auto work = refused.pop_front())
+    refuse(std::move(work), errc::stopped);
+}
+
+ROSTER_DECL void task_queue::enqueue(std::shared_ptr<idle_waiter> waiter) noexcept {
+  {
+    std::lock_guard lock(mutex_);  // short:
+    // fault m3: `!cleanup_.empty()` -> `false`: a pool is idle before its clean-up
+    if (!running_.empty() || !cleanup_.empty()) return idle_waiters_.push_back(std::move(waiter));
+  }
+  idle_waiter::tell(std::move(waiter), error_code());
+}
+
+ROSTER_DECL void task_queue::cancel(std::shared_ptr<idle_waiter> waiter) noexcept {
+  {
+    std::lock_guard lock(mutex_);  // short:
+    if (!waiter->queued()) return;
+    idle_waiters_.erase(*waiter);
+  }
+  idle_waiter::tell(std::move(waiter), asio::error::operation_aborted);
+}
+
+ROSTER_DECL void task_queue::close() noexcept {
+  stop();
+  {
+    std::lock_guard lock(mutex_);  // short:
+    closed_ = true;
+    // fault m3: drop: a pool that closes lets running work go on
+    running_.for_each([](task& work) { work.context.request_stop(); });
+  }
+  wake_.notify_all();  // fault m3: `notify_all` -> `notify_one`: a pool that closes wakes one thread
+}
+
+ROSTER_DECL void task_queue::serve() noexcept {
+  served_ = this;
+  auto* work = wait_for_task();
+  while (work) {
+    work->execute();
+    std::shared_ptr<task> done;
+    shared_queue<idle_waiter> told;
+    {
+      std::lock_guard lock(mutex_);  // short:
+      done = running_.erase(*work);  // before the caller is told, who may rely on the room
+      work = start_next();
+      if (running_.empty() && cleanup_.empty()) told.take_all(idle_waiters_);
+    }
+    auto& ended = *done;
+    // fault m3: `ended.deliver(std::move(done));` -> `
+    //   { std::lock_guard lock(mutex_); running_.push_back(done); }
+    //   ended.deliver(std::shared_ptr<task>(done));
+    //   { std::lock_guard lock(mutex_); running_.erase(*done); }`:
+    //   a thread counts as busy when its caller knows that the call is over
+    ended.deliver(std::move(done));
+    while (auto waiter = told.pop_front())
+      idle_waiter::tell(std::move(waiter), error_code());
+    if (!work) work = wait_for_task();
+  }
+  served_ = nullptr;
+}
+
+ROSTER_DECL task* task_queue::wait_for_task() noexcept {
+  yield_until(4, [this] { return may_have_tasks_.load(std::memory_order_relaxed); });  // a guess: the mutex decides
+  std::unique_lock lock(mutex_);                                                       // blocks: a pool or worker thread
+  while (!closed_ && cleanup_.empty() && queue_.empty()) {
+    ++idle_threads_;
+    wake_.wait(lock);  // blocks: a pool or worker thread
+    --idle_threads_;
+    if (woken_threads_ > 0) --woken_threads_;  // fault m3: drop: a thread that was woken in vain counts as woken for ever
+  }
+  return start_next();
+}
+
+ROSTER_DECL task* task_queue::start_next() noexcept {
+  // fault s1: `cleanup_.empty() ? queue_ : cleanup_` -> `queue_.empty() ? cleanup_ : queue_`:
+  //   clean-up waits for what was queued before it
+  auto& from = cleanup_.empty() ? queue_ : cleanup_;
+  if (from.empty()) return nullptr;
+  auto& next = from.front();
+  next.started = true;
+  running_.push_back(from.pop_front());
+  may_have_tasks_.store(!queue_.empty(), std::memory_order_relaxed);
+  return &next;
+}
+
+#endif
 
 }  // namespace detail
 

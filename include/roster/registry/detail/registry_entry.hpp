@@ -1,7 +1,9 @@
 #pragma once
 
-#include <roster/capability/capability.hpp>
+#include <roster/call/model_info.hpp>
+#include <roster/detail/asio.hpp>
 #include <roster/detail/context_bound.hpp>
+#include <roster/detail/separate_compilation.hpp>
 #include <roster/registry/detail/load_graph.hpp>
 #include <roster/registry/loader.hpp>
 #include <roster/registry/registered_model.hpp>
@@ -16,6 +18,7 @@
 #include <atomic>
 #include <cstddef>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -50,21 +53,36 @@ inline std::string reason_of(const std::exception_ptr& failure) {
   }
 }
 
-/// One registration of a key: a model, or how to load it.
+/// What is known of the models of one capability.
+struct model_traits {
+  std::string_view capability;
+  model_info (*info)(const void* model);  // null if such models do not tell
+};
+
 template <typename Capability>
+constexpr model_traits model_traits_of() {
+  using model = typename Capability::model;
+  model_traits traits{Capability::name, nullptr};
+  if constexpr (requires(const model& each) { model_info(each.info()); })
+    traits.info = [](const void* each) { return model_info(static_cast<const model*>(each)->info()); };
+  return traits;
+}
+
+/// One registration of a key: a model, or how to load it. `Model` is `void` for models of any type.
+template <typename Model>
 class registry_entry {
  public:
-  using model_ptr = std::shared_ptr<typename Capability::model>;
+  using model_ptr = std::shared_ptr<Model>;
+  using loader_type = std::function<asio::awaitable<model_ptr>(load_context&)>;
 
   /// A model that is ready.
-  explicit registry_entry(model_ptr model) : model_(std::move(model)), ready_(&model_) {
-    if constexpr (requires { info_ = model_->info(); }) info_ = model_->info();
-  }
+  registry_entry(const model_traits& traits, model_ptr model) : traits_(traits), model_(std::move(model)), ready_(&model_) {}
 
   /// A model that is loaded when it is first needed.
-  registry_entry(std::string key, model_info info, model_loader<Capability> loader,
-                 std::shared_ptr<const context_bound> context)
-      : info_(std::move(info)), lazy_(std::make_unique<lazy_part>(std::move(key), std::move(loader), std::move(context))) {}
+  registry_entry(const model_traits& traits, std::string key, model_info info, loader_type loader,
+                 std::shared_ptr<const context_bound> context);
+
+  ~registry_entry();
 
   /// The model, if it is there. The pointer is valid as long as the entry.
   const model_ptr* try_get() const noexcept {
@@ -76,49 +94,23 @@ class registry_entry {
   load_node* node() const noexcept { return lazy_ ? &lazy_->node : nullptr; }
 
   /// The model, loaded if need be.
-  static asio::awaitable<model_ptr> load(std::shared_ptr<registry_entry> self) {
-    if (const auto* ready = self->try_get()) co_return *ready;
-    auto flight = self->lazy_->cell.get_or_init(run_loader, self);
-    std::exception_ptr cause;
-    try {
-      const auto model = co_await std::move(flight);
-      self->ready_.store(self->lazy_->cell.try_get(), std::memory_order_release);
-      co_return *model;
-    } catch (const load_error& failure) {
-      throw load_error(failure.key(), failure.cause(), failure.reason());  // callers on several threads: one exception each
-    } catch (const flight_lost&) {
-      cause = std::current_exception();
-    } catch (const boost::system::system_error& failure) {
-      if (failure.code() == asio::error::operation_aborted || failure.code() == errc::would_deadlock) throw;
-      cause = std::current_exception();
-    } catch (...) {
-      cause = std::current_exception();
-    }
-    throw load_error(self->lazy_->key, cause, reason_of(cause));  // the loader could not even be started
-  }
+  static asio::awaitable<model_ptr> load(std::shared_ptr<registry_entry> self);
 
   model_info info() const {
-    if constexpr (requires(model_info known) { known = model_->info(); })
-      if (const auto* ready = try_get()) return (*ready)->info();
-    return info_;
+    const auto* ready = traits_.info ? try_get() : nullptr;
+    return ready ? traits_.info(ready->get()) : info_;
   }
 
   load_state state() const noexcept { return try_get() ? load_state::ready : lazy_->state.load(); }
 
-  std::string last_error() const {
-    if (!lazy_) return {};
-    auto message = [this] {
-      std::lock_guard lock(lazy_->mutex);  // short:
-      return lazy_->last_error;
-    }();
-    return message ? *message : std::string();
-  }
+  std::string last_error() const;
 
  private:
   struct lazy_part {
-    lazy_part(std::string entry_key, model_loader<Capability> entry_loader, std::shared_ptr<const context_bound> entry_context)
+    lazy_part(std::string_view capability, std::string entry_key, loader_type entry_loader,
+              std::shared_ptr<const context_bound> entry_context)
         : key(std::move(entry_key)),
-          node(fmt::format("{} '{}'", std::string_view(Capability::name), key)),
+          node(fmt::format("{} '{}'", capability, key)),
           loader(std::move(entry_loader)),
           context(std::move(entry_context)),
           cell(context->executor()) {}
@@ -135,7 +127,7 @@ class registry_entry {
 
     const std::string key;
     load_node node;
-    const model_loader<Capability> loader;
+    const loader_type loader;
     const std::shared_ptr<const context_bound> context;
     async_once_cell<model_ptr> cell;
     std::atomic<load_state> state{load_state::unloaded};
@@ -162,38 +154,90 @@ class registry_entry {
     std::shared_ptr<const std::string> message_;
   };
 
-  static asio::awaitable<model_ptr> run_loader(std::shared_ptr<registry_entry> self) {
-    auto& lazy = *self->lazy_;
-    unfinished_load unfinished(lazy);
-    const auto before = lazy.state.exchange(load_state::loading);
-    std::exception_ptr cause;
-    try {
-      load_context context(lazy.key, self->info_, lazy.context->executor(), lazy.node);
-      auto model = co_await lazy.loader(context);
-      if (!model) throw error(errc::bad_model, "the loader returned no model");
-      lazy.remember(nullptr);  // fault b30: drop: an entry keeps the error of a load that failed before
-      unfinished.ended();
-      co_return model;
-    } catch (...) {
-      cause = std::current_exception();
-    }
-    auto reason = std::make_shared<const std::string>(reason_of(cause));
-    const asio::cancellation_state cancellation = co_await asio::this_coro::cancellation_state;
-    unfinished.ended();
-    // fault r1: always: a load that nobody waits for any more has failed
-    if (cancellation.cancelled() == asio::cancellation_type::none)
-      lazy.failed(reason);
-    else
-      lazy.state = before;  // nobody waits any more: the model did not fail
-    throw load_error(lazy.key, cause, *reason);
-  }
+  static asio::awaitable<model_ptr> run_loader(std::shared_ptr<registry_entry> self);
 
+  const model_traits traits_;
   // Adjacent, because a lookup needs both.
   const model_ptr model_;
   std::atomic<const model_ptr*> ready_{nullptr};
   model_info info_;
   const std::unique_ptr<lazy_part> lazy_;  // null for a model that was there from the start
 };
+
+#if ROSTER_DEFINITIONS_HERE
+
+template <typename Model>
+registry_entry<Model>::registry_entry(const model_traits& traits, std::string key, model_info info, loader_type loader,
+                                      std::shared_ptr<const context_bound> context)
+    : traits_(traits),
+      info_(std::move(info)),
+      lazy_(std::make_unique<lazy_part>(traits.capability, std::move(key), std::move(loader), std::move(context))) {}
+
+template <typename Model>
+registry_entry<Model>::~registry_entry() = default;
+
+template <typename Model>
+auto registry_entry<Model>::load(std::shared_ptr<registry_entry> self) -> asio::awaitable<model_ptr> {
+  if (const auto* ready = self->try_get()) co_return *ready;
+  auto flight = self->lazy_->cell.get_or_init(run_loader, self);
+  std::exception_ptr cause;
+  try {
+    const auto model = co_await std::move(flight);
+    self->ready_.store(self->lazy_->cell.try_get(), std::memory_order_release);
+    co_return *model;
+  } catch (const load_error& failure) {
+    throw load_error(failure.key(), failure.cause(), failure.reason());  // callers on several threads: one exception each
+  } catch (const flight_lost&) {
+    cause = std::current_exception();
+  } catch (const boost::system::system_error& failure) {
+    if (failure.code() == asio::error::operation_aborted || failure.code() == errc::would_deadlock) throw;
+    cause = std::current_exception();
+  } catch (...) {
+    cause = std::current_exception();
+  }
+  throw load_error(self->lazy_->key, cause, reason_of(cause));  // the loader could not even be started
+}
+
+template <typename Model>
+std::string registry_entry<Model>::last_error() const {
+  if (!lazy_) return {};
+  auto message = [this] {
+    std::lock_guard lock(lazy_->mutex);  // short:
+    return lazy_->last_error;
+  }();
+  return message ? *message : std::string();
+}
+
+template <typename Model>
+auto registry_entry<Model>::run_loader(std::shared_ptr<registry_entry> self) -> asio::awaitable<model_ptr> {
+  auto& lazy = *self->lazy_;
+  unfinished_load unfinished(lazy);
+  const auto before = lazy.state.exchange(load_state::loading);
+  std::exception_ptr cause;
+  try {
+    load_context context(lazy.key, self->info_, lazy.context->executor(), lazy.node);
+    auto model = co_await lazy.loader(context);
+    if (!model) throw error(errc::bad_model, "the loader returned no model");
+    lazy.remember(nullptr);  // fault b30: drop: an entry keeps the error of a load that failed before
+    unfinished.ended();
+    co_return model;
+  } catch (...) {
+    cause = std::current_exception();
+  }
+  auto reason = std::make_shared<const std::string>(reason_of(cause));
+  const asio::cancellation_state cancellation = co_await asio::this_coro::cancellation_state;
+  unfinished.ended();
+  // fault r1: always: a load that nobody waits for any more has failed
+  if (cancellation.cancelled() == asio::cancellation_type::none)
+    lazy.failed(reason);
+  else
+    lazy.state = before;  // nobody waits any more: the model did not fail
+  throw load_error(lazy.key, cause, *reason);
+}
+
+#else
+extern template class registry_entry<void>;
+#endif
 
 }  // namespace detail
 
