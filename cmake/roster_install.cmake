@@ -16,7 +16,9 @@ install(
   FILES
     ${PROJECT_BINARY_DIR}/roster-config.cmake
     ${PROJECT_BINARY_DIR}/roster-config-version.cmake
+    cmake/roster_compiled.cmake
     cmake/roster_libraries.cmake
     cmake/roster_opencv.cmake
   DESTINATION ${roster_cmake_dir})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES include/roster/src.hpp DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/roster)

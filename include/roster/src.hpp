@@ -13,7 +13,6 @@
 
 ROSTER_BEGIN_NAMESPACE
 
-template class basic_async_shared_mutex<asio::any_io_executor>;
 template class basic_async_semaphore<asio::any_io_executor>;
 
 namespace detail {

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # From the ground up: a header includes its own floor and those below.
 FLOORS = ["", "call", "detail", "sync", "exec", "capability", "registry", "serving", "testing", "http", "remote", "server"]
-OPTIONAL = ["testing", "engines", "http", "remote", "server"]  # roster.hpp does without them
+OPTIONAL = ["testing", "engines", "http", "remote", "server", "src.hpp"]  # roster.hpp does without them
 
 BLOCKING = [
     r"\bstd::shared_(timed_)?mutex\b",
@@ -217,7 +217,7 @@ class Checker:
                 self.report(path, line, f"<{target}> is too large for this header")
             if target.startswith("boost/asio/experimental/") and parts[-2:] != ("detail", "asio.hpp"):
                 self.report(path, line, f"<{target}> moves between versions of Boost; only detail/asio.hpp includes it")
-            if path.name != "roster.hpp" and not self.may_include(parts, target):
+            if path.name not in ("roster.hpp", "src.hpp") and not self.may_include(parts, target):
                 self.report(path, line, f"<{target}> is not for this floor")
 
     def includes_of(self, path):
