@@ -161,8 +161,8 @@ class registry {
   /// **Errors**: `would_block` while the registry is being changed; `not_loaded`; `not_found`.
   [[nodiscard]] boost::system::result<lease_type> try_get(std::string_view key) const {
     auto found = core_->try_get(key);
-    if (!found) return found.error();
-    return lease_of(std::move(*found));
+    if (!found.model) return make_error_code(found.error);
+    return lease_of(std::move(found.model));
   }
 
   /// Loads a model, if that is needed, for later lookups. Otherwise like `get`.

@@ -7,7 +7,6 @@
 #include <roster/registry/registered_model.hpp>
 #include <roster/sync/shared_mutex.hpp>
 
-#include <boost/system/result.hpp>
 #include <boost/unordered/unordered_flat_map.hpp>
 
 #include <algorithm>
@@ -55,16 +54,21 @@ class registry_core {
   /// Before the registry is used.
   void add_default(const std::string& key, entry_ptr fresh);
 
-  boost::system::result<model_ptr> try_get(std::string_view key) const {
-    boost::system::result<model_ptr> found = make_error_code(errc::would_block);
+  struct found_model {
+    model_ptr model;
+    errc error = errc::would_block;  ///< why there is none
+  };
+
+  found_model try_get(std::string_view key) const {
+    found_model found;
     mutex_.try_run_shared([&] {
       const auto* entry = find(key);
       if (!entry)
-        found = make_error_code(errc::not_found);
+        found.error = errc::not_found;
       else if (const auto* model = (*entry)->try_get())
-        found = *model;
+        found.model = *model;
       else
-        found = make_error_code(errc::not_loaded);
+        found.error = errc::not_loaded;
     });
     return found;
   }
