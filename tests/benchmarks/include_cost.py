@@ -28,8 +28,8 @@ FOUR_PLACEMENTS = ROOT / "examples/ask_draw_read.cpp"
 def compile_once(compiler, source, options):
     """User seconds and megabytes."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [compiler, "-std=c++20", "-DNDEBUG", "-w", '-DROSTER_EXAMPLE_MODELS=""', f"-I{ROOT / 'include'}", f"-I{ROOT}", *options,
-                   "-c", str(source), "-o", f"{folder}/program.o"]
+        command = [compiler, "-std=c++20", "-DNDEBUG", "-w", '-DROSTER_EXAMPLE_MODELS=""', f"-I{ROOT / 'include'}",
+                   f"-I{ROOT}", *options, "-c", str(source), "-o", f"{folder}/program.o"]
         process = os.posix_spawnp(compiler, command, os.environ)
         _, status, usage = os.wait4(process, 0)
     if status:
