@@ -6,7 +6,8 @@ usage: check_sources.py [--self-test]
 - include/roster blocks nowhere but where a line, or the one before it, says on which thread: "// blocks: a pool thread".
 - A std::mutex is taken only where that line says that it is held for a bounded moment: "// short:".
 - A header includes its own floor and those below; engines, what a call carries, and policies know nothing of Asio.
-- No co_await expression holds what g++ 12 miscompiles: a capturing lambda or a braced temporary, or is an arm of a conditional.
+- No co_await expression holds what g++ 12 miscompiles: a capturing lambda, a braced temporary or a conditional that
+  makes a temporary, or is an arm of one.
 - Nothing in include/roster is awaited while a lock is held, a mutex's or an async_shared_mutex's.
 
 --self-test breaks each rule in a copy of the sources and fails unless the check finds it.
@@ -111,6 +112,14 @@ def in_conditional_arm(text):
     return any(inside)
 
 
+def makes_temporary(text, question_mark):
+    """Whether an arm of the conditional calls or constructs something: its value may be of a class type."""
+    end = question_mark + 1
+    while end < len(text) and text[end] not in ";,)]}(":
+        end += 1
+    return text[end:end + 1] == "("
+
+
 @functools.cache
 def what_blocks(text):
     """Lines and descriptions of what blocks, or locks, in `text` and does not say where."""
@@ -139,9 +148,12 @@ def forbidden_in_co_await(text):
         position, end = expression_around(text, match.start())
         if re.match(r"\}\s*[,.)]", text[end:]):
             found.add((match.start(), "a braced temporary around a co_await expression"))
-        if in_conditional_arm(text[position:match.start()]):
+        in_arm = in_conditional_arm(text[position:match.start()])
+        if in_arm:
             found.add((match.start(), "a co_await expression in an arm of a conditional"))
         while position < end:
+            if text[position] == "?" and not in_arm and position > match.start() and makes_temporary(text, position):
+                found.add((position, "a conditional with a temporary in a co_await expression"))
             if text[position] == "{":
                 found.add((position, "a braced temporary in a co_await expression"))
                 position = closing(text, position)
@@ -296,6 +308,8 @@ FAULTS = [
     ("include/roster/sync/x.hpp", "auto f() { g(options{co_await run()}); }", "braced"),
     ("include/roster/sync/x.hpp", "auto f() { auto x = c ? co_await a() : co_await b(); }", "arm of a conditional"),
     ("include/roster/sync/x.hpp", "auto f() { co_return c() ? 1 : co_await b(); }", "arm of a conditional"),
+    ("include/roster/sync/x.hpp", "auto f() { co_await (c ? a(s) : b(s)); }", "a conditional with"),
+    ("include/roster/sync/x.hpp", "auto f() { g(1, co_await a(c ? x : std::string())); }", "a conditional with"),
     ("include/roster/sync/x.hpp", "auto f() { co_return c[1] ? x : g(1, (co_await b()).value()); }", "arm of a conditional"),
     ("include/roster/sync/x.hpp", "auto f() { g(c ? co_await a() : b, 1); }", "arm of a conditional"),
     ("include/roster/sync/x.hpp", "auto f() { if (c ? co_await a() : b) { g(); } }", "arm of a conditional"),
