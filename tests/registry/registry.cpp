@@ -42,6 +42,15 @@ auto loader_of(float number) {
   return [number](roster::load_context&) -> asio::awaitable<model_ptr> { co_return make_model(number); };
 }
 
+/// A model that is asked, not told, and changes by that.
+struct asked {
+  static constexpr std::string_view name = "asked";
+  struct model {
+    model_info info() { return model_info("maker", std::to_string(++times)); }
+    int times = 0;
+  };
+};
+
 }  // namespace
 
 TEST_CASE("Of two registrations of one key exactly one succeeds, and its model is the one found", "[b28]") {
@@ -282,6 +291,19 @@ TEST_CASE("A key is only read inside the call, so that it may be a temporary") {
   test::drain(loop);
   CHECK(ask(loop, late.get()) == 1);
   CHECK(finish(loop, std::move(remove)));
+}
+
+TEST_CASE("list asks a model that is there what it is, each time, whatever it was said to be") {
+  asio::io_context loop;
+  roster::registry<asked> models(loop);
+  const auto load = [](roster::load_context&) -> asio::awaitable<std::shared_ptr<asked::model>> {
+    co_return std::make_shared<asked::model>();
+  };
+  finish(loop, models.add("key", model_info("maker", "said"), load));
+  CHECK(finish(loop, models.list()).at(0).info.name == "said");
+  finish(loop, models.preload("key"));
+  CHECK(finish(loop, models.list()).at(0).info.name == "1");
+  CHECK(finish(loop, models.list()).at(0).info.name == "2");
 }
 
 TEST_CASE("list tells keys in order, what is known, how far each model is, and the last error") {

@@ -61,7 +61,7 @@ class registry_core {
 
   found_model try_get(std::string_view key) const {
     found_model found;
-    mutex_.try_run_shared([&] {
+    (void)mutex_.try_run_shared([&] {
       const auto* entry = find(key);
       if (!entry)
         found.error = errc::not_found;
@@ -107,7 +107,7 @@ class registry_core {
   entry_map entries_;   // guarded by `mutex_`
   entry_map defaults_;  // never changes
   const std::shared_ptr<const context_bound> context_;
-  const model_traits traits_;
+  const model_traits& traits_;
 };
 
 #if ROSTER_DEFINITIONS_HERE

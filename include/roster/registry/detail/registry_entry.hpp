@@ -56,15 +56,18 @@ inline std::string reason_of(const std::exception_ptr& failure) {
 /// What is known of the models of one capability.
 struct model_traits {
   std::string_view capability;
-  model_info (*info)(const void* model);  // null if such models do not tell
+  model_info (*info)(void* model);  // null if such models do not tell
 };
 
 template <typename Capability>
-constexpr model_traits model_traits_of() {
+const model_traits& model_traits_of() {
   using model = typename Capability::model;
-  model_traits traits{Capability::name, nullptr};
-  if constexpr (requires(const model& each) { model_info(each.info()); })
-    traits.info = [](const void* each) { return model_info(static_cast<const model*>(each)->info()); };
+  static const auto traits = [] {
+    model_traits known{Capability::name, nullptr};
+    if constexpr (requires { model_info(std::declval<model&>().info()); })
+      known.info = [](void* each) { return model_info(static_cast<model*>(each)->info()); };
+    return known;
+  }();
   return traits;
 }
 
@@ -156,7 +159,7 @@ class registry_entry {
 
   static asio::awaitable<model_ptr> run_loader(std::shared_ptr<registry_entry> self);
 
-  const model_traits traits_;
+  const model_traits& traits_;
   // Adjacent, because a lookup needs both.
   const model_ptr model_;
   std::atomic<const model_ptr*> ready_{nullptr};
