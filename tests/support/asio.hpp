@@ -151,6 +151,14 @@ class gate {
   int waiting_ = 0;
 };
 
+/// What follows is in a coroutine that was cancelled.
+inline asio::awaitable<void> wait_until_cancelled(gate& closed) {
+  try {
+    co_await closed.wait();
+  } catch (const boost::system::system_error&) {
+  }
+}
+
 struct allocation_counts {
   std::size_t live = 0;
   std::size_t total = 0;

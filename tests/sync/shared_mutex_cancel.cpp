@@ -28,11 +28,7 @@ asio::awaitable<int> lock_then_await(async_shared_mutex& mutex, int& held) {
 }
 
 asio::awaitable<void> wait_then_lock(test::gate& gate, async_shared_mutex& mutex, int& held) {
-  try {
-    co_await gate.wait();
-  } catch (const boost::system::system_error&) {
-    // cancelled: what follows is what such a coroutine sees
-  }
+  co_await wait_until_cancelled(gate);
   const auto guard = co_await mutex.lock();
   held += guard.owns_lock();
 }

@@ -183,11 +183,14 @@ class basic_async_shared_mutex {
 
   /// Calls `function()` under exclusive ownership: at once if the lock is free, else when its turn comes, on the thread whose
   /// release lets it in. So no executor that is busy or stopped ever holds the lock. The function must be short, must not wait
-  /// for this lock, and must own what it touches; it is copied, and destroyed with the handler.
+  /// for this lock, and must own what it touches; it is copied, and destroyed with the handler. g++ 12 needs one with captures
+  /// to be named first, and passed as lvalue.
   ///
-  /// **Completion**: with its result, which is default-constructible or void, when it has returned.
+  /// **Completion**: with its result, which is default-constructible or void, when it has returned. If moving the result to a
+  /// caller that had to wait throws, the program terminates.
   /// **Executor**: resumes on the coroutine's own.
-  /// **Cancellation**: terminal; a function that has not been called never is.
+  /// **Cancellation**: terminal; a function that has not been called never is. A coroutine that was cancelled before throws
+  /// even if the lock is free.
   /// **Errors**: whatever the function throws; `operation_aborted` when cancelled or when the lock, or its context, is
   /// destroyed.
   ///
@@ -230,17 +233,17 @@ class basic_async_shared_mutex {
                                                                  std::forward<F>(function), std::forward<Token>(token));
   }
 
-  /// Calls `function()` under exclusive ownership, here and now, if that needs no waiting and the gate is open; whether it did.
-  /// The lock must outlive the call.
+  /// Calls `function()` under exclusive ownership, here and now, if that needs no waiting and the gate is open, and drops what
+  /// it returns. The lock must outlive the call. Returns whether it was called; throws what it throws.
   template <typename F>
-  bool try_run(F&& function) {
+  [[nodiscard]] bool try_run(F&& function) {
     // fault l2: `exclusive` -> `shared`: try_run calls its function beside readers
     return attempt_section(detail::lock_mode::exclusive, function);
   }
 
   /// The same under shared ownership. Cheaper than a guard, which counts references to the lock.
   template <typename F>
-  bool try_run_shared(F&& function) {
+  [[nodiscard]] bool try_run_shared(F&& function) {
     return attempt_section(detail::lock_mode::shared, function);
   }
 

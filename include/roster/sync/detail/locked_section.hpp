@@ -61,7 +61,7 @@ class pending_section<Handler, R, void(Results...)> final : public lock_waiter {
     // fault l2: first `function();`: a function is called twice where the lock is free
     return call(function, *lock, wanted);
   }
-  static results_type results_of(results_type results) noexcept { return results; }
+  static results_type results_of(results_type results) { return results; }
 
  private:
   void complete(std::shared_ptr<lock_waiter> self, error_code code, std::shared_ptr<lock_state> owner) noexcept override {
