@@ -1,5 +1,5 @@
-// What the quickstart does, by hand: Asio, a map and fmt, no library of models. Loads block their strand's successors, nothing
-// can be cancelled, and nobody is told when something fails; that is what roster is for.
+// What the quickstart does, by hand: Asio, a map and fmt, no library of models. One thread only may use the map, two lookups at
+// once load a model twice, nothing can be cancelled, and no queue is bounded; that is what roster is for.
 
 #include <boost/asio/any_completion_handler.hpp>
 #include <boost/asio/awaitable.hpp>
