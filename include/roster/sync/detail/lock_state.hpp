@@ -192,7 +192,7 @@ class lock_state final : public context_bound {
   }
 
   /// An awakening has arrived: how its waiter completes, holding the lock if there is no error. Nothing if it was passed on its
-  /// way: then the gate is closed, the next release hands it the lock, and `node` is let go of.
+  /// way: then the gate is closed, the next release hands it the lock, and `node` is released.
   std::optional<error_code> try_after_wake(std::shared_ptr<lock_waiter>& node) noexcept {
     std::unique_lock lock(mutex_);  // short:
     if (node->place_ == place::withdrawn) return asio::error::operation_aborted;
@@ -267,7 +267,7 @@ class lock_state final : public context_bound {
 
   /// Tells whoever was granted the lock, in order. One at a time does so, for all others: a handler that its executor destroys,
   /// which releases the lock again, makes this a loop and no recursion.
-  void tell_granted(std::unique_lock<std::mutex>& lock) noexcept {  // short: let go of while a waiter is told
+  void tell_granted(std::unique_lock<std::mutex>& lock) noexcept {  // short: released while a waiter is told
     // fault b3c: never: who releases while somebody tells, tells too
     if (telling_) return;
     telling_ = true;
