@@ -290,9 +290,9 @@ TEST_CASE("A call with a handler is cancelled terminally, or not at all") {
 
 TEST_CASE("A call resumes its caller where that runs, wherever its model does") {
   test::engine_probe probe;
-  test::loop_thread home;
   asio::io_context loop;
   const auto strand = asio::make_strand(loop);
+  test::loop_thread home;
   roster::blocking_pool pool(1);
   roster::registry<roster::image_embedding> encoders(home.context());
   roster::registry<roster::text_to_image> painters(home.context());

@@ -126,7 +126,7 @@ TEST_CASE("The thread starts with the first call, not before", "[b16]") {
 }
 
 TEST_CASE("A worker's caller resumes on its own executor, whether it starts the worker or finds it started", "[b4]") {
-  test::loop_thread workers, callers;
+  test::loop_thread callers, workers;
   worker_thread<counter> worker(workers.context().get_executor(), [] { return counter(); });
   auto caller = [](worker_thread<counter>& w) -> asio::awaitable<bool> {
     const auto mine = std::this_thread::get_id();

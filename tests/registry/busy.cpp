@@ -38,8 +38,8 @@ class fixture {
   /// Enough to have met what is looked for.
   bool patient() const { return changes_ < 2000; }
 
-  test::loop_thread home_;
   asio::io_context loop_;
+  test::loop_thread home_;
   registry models_{home_.context()};
 
  private:

@@ -38,7 +38,8 @@ asio::awaitable<T> would_deadlock() {
 /// `device_mismatch`.
 ///
 /// Starts are coordinated on the executor. If its context is destroyed before the worker, it closes the worker and joins the
-/// thread. If memory runs out, the same happens as in `async_once_cell` and `blocking_pool`.
+/// thread. The thread posts to the contexts of callers: destroy the worker, or its context, before them. If memory runs out,
+/// the same happens as in `async_once_cell` and `blocking_pool`.
 ///
 /// **Deadlock**: work may post more work to its own worker, but must not wait for it there. A call made on the worker's own
 /// thread whose token returns a future, as `use_future` does in all its forms, fails with `would_deadlock`.

@@ -22,7 +22,7 @@ ROSTER_BEGIN_NAMESPACE
 /// device than the engine's fails with `device_mismatch`.
 ///
 /// The thread ends when the last lease and the last stream have dropped; it is joined by the next such thread, or by the
-/// destructor of the registry's context.
+/// destructor of the registry's context. It posts to the contexts of callers: destroy the registry's context before them.
 ///
 /// **Deadlock**: an engine, or its factory, that waits for the registry's loop while nobody runs it makes that destructor hang.
 ///
