@@ -28,11 +28,11 @@ require_packages() {
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends "${missing[@]}"
 }
 
-# As many compilers at once as there are cores, and 1.5 GB of memory for each.
+# As many compilers at once as there are cores, and 2.5 GB of memory for each.
 parallel_jobs() {
   local jobs memory
   jobs=$(getconf _NPROCESSORS_ONLN)
-  memory=$(awk '/MemAvailable/ { print int($2 / 1500000) }' /proc/meminfo 2>/dev/null || echo "$jobs")
+  memory=$(awk '/MemAvailable/ { print int($2 / 2500000) }' /proc/meminfo 2>/dev/null || echo "$jobs")
   ((memory >= 1)) || memory=1
   echo $((memory < jobs ? memory : jobs))
 }

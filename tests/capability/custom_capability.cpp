@@ -60,7 +60,7 @@ struct countdown {
   using model = roster::streaming_model<countdown>;
 };
 
-struct counter {
+struct countdown_engine {
   void run(const countdown_request& request, roster::sink<int>& out, roster::run_context&) {
     for (int i = request.from; i >= 0 && out.push(i); --i) {
     }
@@ -125,7 +125,7 @@ class on_the_loop {
 
 static_assert(roster::unary_capability<classification> && roster::streaming_capability<countdown>);
 static_assert(roster::capability<chat> && !roster::unary_capability<chat> && !roster::streaming_capability<chat>);
-static_assert(roster::engine_for<classifier, classification> && roster::engine_for<counter, countdown>);
+static_assert(roster::engine_for<classifier, classification> && roster::engine_for<countdown_engine, countdown>);
 
 }  // namespace
 
@@ -166,8 +166,8 @@ TEST_CASE("A streaming capability of one's own works on both placements") {
   asio::io_context loop;
   roster::blocking_pool pool(1);
   roster::registry<countdown> models(loop);
-  finish(loop, models.add("pooled", roster::pooled(pool, [] { return counter(); })));
-  finish(loop, models.add("pinned", roster::pinned([] { return counter(); })));
+  finish(loop, models.add("pooled", roster::pooled(pool, [] { return countdown_engine(); })));
+  finish(loop, models.add("pinned", roster::pinned([] { return countdown_engine(); })));
   for (const auto* key : {"pooled", "pinned"}) {
     auto numbers = finish(loop, models.get(key))->generate(countdown_request(3));
     std::vector<int> all;

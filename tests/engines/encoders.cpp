@@ -71,7 +71,7 @@ image_encoder load(const std::string& name) {
   return image_encoder(network(name), options.normalise(false));
 }
 
-embeddings embed(image_encoder& encoder, const std::vector<image>& images) {
+embeddings embed_all(image_encoder& encoder, const std::vector<image>& images) {
   embeddings vectors;
   run_context context;
   encoder.run(images, embed_options(), vectors, context);
@@ -85,7 +85,7 @@ void check_all_sizes(image_encoder encoder, const std::vector<std::vector<float>
     std::vector<image> images;
     for (std::size_t place = 0; place < size; ++place)
       images.push_back(picture(chosen(place)));
-    const auto vectors = embed(encoder, images);
+    const auto vectors = embed_all(encoder, images);
     for (std::size_t place = 0; place < size; ++place) {
       const auto& meant = expected[chosen(place)];
       const auto largest = std::abs(*std::ranges::max_element(meant, {}, [](float value) { return std::abs(value); }));
@@ -105,7 +105,7 @@ image filled(std::initializer_list<std::uint8_t> reds) {
 }
 
 std::vector<float> alone(image_encoder& encoder, const image& one) {
-  const auto vectors = embed(encoder, {one});
+  const auto vectors = embed_all(encoder, {one});
   return {vectors[0].begin(), vectors[0].end()};
 }
 
@@ -183,7 +183,7 @@ TEST_CASE("a channel's gate does not depend on the other pictures of a batch") {
     const auto one = filled({10, 70, 130, 190}), other = filled({200, 20, 250, 90});
     const auto of_one = alone(encoder, one), of_other = alone(encoder, other);
     CHECK(of_one[0] == Approx(0.2340).margin(1e-4));  // 100 / 255 * sigmoid(100 / 255)
-    const auto together = embed(encoder, {one, other, one});
+    const auto together = embed_all(encoder, {one, other, one});
     CHECK(is_near(together[0], of_one, 1e-6F));
     CHECK(is_near(together[1], of_other, 1e-6F));
     CHECK(is_near(together[2], of_one, 1e-6F));
@@ -195,7 +195,7 @@ TEST_CASE("a mean over height and width before a convolution is computed in batc
   const auto one = filled({10, 70, 130, 190}), other = filled({200, 20, 250, 90});
   const auto of_one = alone(encoder, one), of_other = alone(encoder, other);
   CHECK(of_one != of_other);
-  const auto together = embed(encoder, {other, one, other, one, one});
+  const auto together = embed_all(encoder, {other, one, other, one, one});
   CHECK(is_near(together[0], of_other, 1e-6F));
   CHECK(is_near(together[4], of_one, 1e-6F));
 }
@@ -203,7 +203,7 @@ TEST_CASE("a mean over height and width before a convolution is computed in batc
 TEST_CASE("a mean and a deviation inside of a network with a dynamic batch give what they give with a batch of one") {
   auto dynamic = load("norm_dyn"), fixed = load("norm_fix");
   const std::vector<image> images{filled({10, 70, 130, 190}), filled({200, 20, 250, 90}), filled({0, 0, 0, 255})};
-  const auto vectors = embed(dynamic, images), expected = embed(fixed, images);
+  const auto vectors = embed_all(dynamic, images), expected = embed_all(fixed, images);
   for (std::size_t i = 0; i < images.size(); ++i)
     CHECK(is_near(vectors[i], expected[i], 1e-6F));
 }

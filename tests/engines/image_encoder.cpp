@@ -78,7 +78,7 @@ std::vector<float> embed(image_encoder& encoder, const image& one) {
   return {vectors[0].begin(), vectors[0].end()};
 }
 
-std::string failure_to_load(errc expected, const fs::path& path, const image_encoder_options& options = {}) {
+std::string failed_image_encoder(errc expected, const fs::path& path, const image_encoder_options& options = {}) {
   const auto message = message_of(expected, [&] { image_encoder(path, options); });
   CHECK_THAT(message, Catch::Contains(path.filename().string()));
   return message;
@@ -241,14 +241,14 @@ TEST_CASE("the left of an image stays left when it is stretched") {
 }
 
 TEST_CASE("where a network leaves its input size open, the options have to say it") {
-  CHECK_THAT(failure_to_load(errc::invalid_argument, network("mean")), Catch::Contains("input_size"));
+  CHECK_THAT(failed_image_encoder(errc::invalid_argument, network("mean")), Catch::Contains("input_size"));
   image_encoder encoder(network("mean"), plain().input_size(2, 1));
   CHECK(embed(encoder, filled(5, 7, 1, 2, 3)) == std::vector<float>{1, 2, 3});
 }
 
 TEST_CASE("where a network fixes its input size, the options may only agree") {
   CHECK(image_encoder(network("pixels"), plain().input_size(3, 2)).dimension() == 18);
-  CHECK_THAT(failure_to_load(errc::invalid_argument, network("pixels"), plain().input_size(2, 3)),
+  CHECK_THAT(failed_image_encoder(errc::invalid_argument, network("pixels"), plain().input_size(2, 3)),
              Catch::Contains("2 x 3 pixels"));
 }
 
@@ -358,13 +358,13 @@ TEST_CASE("a vector of length 0 is an error where it should be normalised, and o
 }
 
 TEST_CASE("of several outputs the options choose one") {
-  CHECK_THAT(failure_to_load(errc::bad_model, network("two_outputs")), Catch::Contains("means, pixels"));
+  CHECK_THAT(failed_image_encoder(errc::bad_model, network("two_outputs")), Catch::Contains("means, pixels"));
   image_encoder means(network("two_outputs"), plain().output("means"));
   CHECK(means.dimension() == 3);
   CHECK(embed(means, filled(4, 4, 1, 2, 3)) == std::vector<float>{1, 2, 3});
   image_encoder pixels(network("two_outputs"), plain().output("pixels"));
   CHECK(pixels.dimension() == 48);
-  CHECK_THAT(failure_to_load(errc::invalid_argument, network("two_outputs"), plain().output("medians")),
+  CHECK_THAT(failed_image_encoder(errc::invalid_argument, network("two_outputs"), plain().output("medians")),
              Catch::Contains("'medians'") && Catch::Contains("means, pixels"));
 }
 
@@ -382,11 +382,11 @@ TEST_CASE("an encoder that was moved goes on working") {
 }
 
 TEST_CASE("a missing file is a bad model") {
-  CHECK_THAT(failure_to_load(errc::bad_model, network("nowhere")), Catch::Contains("o such file"));
+  CHECK_THAT(failed_image_encoder(errc::bad_model, network("nowhere")), Catch::Contains("o such file"));
 }
 
 TEST_CASE("a directory is a bad model") {
-  CHECK_THAT(failure_to_load(errc::bad_model, models), Catch::Contains("not a regular file"));
+  CHECK_THAT(failed_image_encoder(errc::bad_model, models), Catch::Contains("not a regular file"));
 }
 
 TEST_CASE("a file that is not ONNX is a bad model") {
@@ -396,9 +396,9 @@ TEST_CASE("a file that is not ONNX is a bad model") {
     noise.push_back(static_cast<char>(random()));
   for (const auto& bytes : {std::string(), std::string("a text, and not a network\n"), noise, std::string(1000, '\0')}) {
     const temporary_file file(bytes);
-    CHECK_THAT(failure_to_load(errc::bad_model, file.path), Catch::Contains("not an ONNX file"));
+    CHECK_THAT(failed_image_encoder(errc::bad_model, file.path), Catch::Contains("not an ONNX file"));
   }
-  failure_to_load(errc::bad_model, models / "digits.png");
+  failed_image_encoder(errc::bad_model, models / "digits.png");
 }
 
 TEST_CASE("a file that was cut off is a bad model, wherever that was") {
@@ -406,12 +406,12 @@ TEST_CASE("a file that was cut off is a bad model, wherever that was") {
   for (std::size_t size = 0; size < whole.size(); ++size) {
     const temporary_file file(whole.substr(0, size));
     CAPTURE(size);
-    CHECK_THAT(failure_to_load(errc::bad_model, file.path), Catch::Contains("cut off"));
+    CHECK_THAT(failed_image_encoder(errc::bad_model, file.path), Catch::Contains("cut off"));
   }
   const auto encoder = content(models / "digit_encoder.onnx");
   for (const std::size_t size : {10UL, 1'000UL, 200'000UL, encoder.size() - 1}) {
     const temporary_file file(encoder.substr(0, size));
-    CHECK_THAT(failure_to_load(errc::bad_model, file.path), Catch::Contains("cut off"));
+    CHECK_THAT(failed_image_encoder(errc::bad_model, file.path), Catch::Contains("cut off"));
   }
 }
 
@@ -432,7 +432,7 @@ TEST_CASE("a network that is no image encoder is a bad model") {
            {"short_list", "do not have the size of their shape"},
            {"short_constant", "do not have the size of their shape"},
        })
-    CHECK_THAT(failure_to_load(errc::bad_model, network(name)), Catch::Contains(reason));
+    CHECK_THAT(failed_image_encoder(errc::bad_model, network(name)), Catch::Contains(reason));
 }
 
 TEST_CASE("a failure to load prints nothing, and leaves OpenCV's log level as it was") {

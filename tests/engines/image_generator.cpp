@@ -45,7 +45,7 @@ text_encoder prompts() {
   return text_encoder(models / "joint_text_encoder.onnx");
 }
 
-image_generator make_generator() {
+image_generator make_image_generator() {
   return image_generator(models / "drawing.onnx", prompts());
 }
 
@@ -57,14 +57,14 @@ image draw(image_generator& generator, const image_request& request) {
   return std::get<image>(out.chunks.back());
 }
 
-std::string failure_to_load(const std::filesystem::path& path) {
+std::string failed_image_generator(const std::filesystem::path& path) {
   const auto message = message_of(errc::bad_model, [&] { (void)image_generator(path, prompts()); });
   CHECK_THAT(message, Catch::Contains(path.filename().string()));
   return message;
 }
 
-struct fixture {
-  ~fixture() { test::drain(loop); }
+struct painters_fixture {
+  ~painters_fixture() { test::drain(loop); }
 
   asio::io_context loop;
   roster::blocking_pool pool{2};
@@ -82,7 +82,7 @@ asio::awaitable<image> draw(roster::registry<text_to_image>& painters, std::stri
 }  // namespace
 
 TEST_CASE("the drawings are those that PyTorch made where the network was trained") {
-  auto generator = make_generator();
+  auto generator = make_image_generator();
   const char* words[] = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"};
   const auto expected = test::lines("drawing_reference.txt", "drawing");
   REQUIRE(expected.size() == 10);
@@ -114,7 +114,7 @@ TEST_CASE("a network of three channels draws in colours") {
 }
 
 TEST_CASE("each step is pushed and reported, with previews where they are asked for, and then the picture") {
-  auto generator = make_generator();
+  auto generator = make_image_generator();
   collector<image_event> out;
   run_context context;
   generator.run(image_request("3").steps(5).preview_every(2), out, context);
@@ -132,7 +132,7 @@ TEST_CASE("each step is pushed and reported, with previews where they are asked 
 }
 
 TEST_CASE("the same seed gives the same drawing, another seed another, and no seed a random one") {
-  auto generator = make_generator();
+  auto generator = make_image_generator();
   const auto request = [] { return image_request("the digit eight").steps(4); };
   const auto first = draw(generator, request().seed(5));
   CHECK(draw(generator, request().seed(6)) != first);
@@ -141,7 +141,7 @@ TEST_CASE("the same seed gives the same drawing, another seed another, and no se
 }
 
 TEST_CASE("prompt, guidance and negative prompt decide what is drawn") {
-  auto generator = make_generator();
+  auto generator = make_image_generator();
   const auto request = [](const char* prompt) { return image_request(prompt).steps(4).seed(1); };
   const auto three = draw(generator, request("the digit three"));
   CHECK(draw(generator, request("the digit four")) != three);
@@ -188,7 +188,7 @@ TEST_CASE("the flow ends at the prediction of its last step, and moves there eve
 }
 
 TEST_CASE("an engine whose steps nobody wants any more returns after that step") {
-  auto generator = make_generator();
+  auto generator = make_image_generator();
   collector<image_event> out(3);
   run_context context;
   generator.run(image_request("3").steps(1000), out, context);
@@ -197,7 +197,7 @@ TEST_CASE("an engine whose steps nobody wants any more returns after that step")
 }
 
 TEST_CASE("an engine that is asked to stop leaves before its next prediction") {
-  auto generator = make_generator();
+  auto generator = make_image_generator();
   collector<image_event> out;
   run_context context;
   context.request_stop();
@@ -206,7 +206,7 @@ TEST_CASE("an engine that is asked to stop leaves before its next prediction") {
 }
 
 TEST_CASE("requests out of range are refused, naming the field and the range, and the next call works") {
-  auto generator = make_generator();
+  auto generator = make_image_generator();
   const auto refused = [&](const image_request& request) {
     collector<image_event> out;
     run_context context;
@@ -230,12 +230,12 @@ TEST_CASE("requests out of range are refused, naming the field and the range, an
 }
 
 TEST_CASE("a file that is no image generator is a bad model") {
-  failure_to_load(models / "nowhere.onnx");
+  failed_image_generator(models / "nowhere.onnx");
   const test::temporary_file cut(test::content(models / "drawing.onnx").substr(0, 1'000'000));
-  CHECK_THAT(failure_to_load(cut.path), Catch::Contains("cut off"));
-  CHECK_THAT(failure_to_load(models / "classifier.onnx"), Catch::Contains("no input 'time'"));
-  CHECK_THAT(failure_to_load(network("flow_huge")), Catch::Contains("1 x 1 x 131072 x 131072, expected 1 x channels"));
-  CHECK_THAT(failure_to_load(network("flow_small")), Catch::Contains("'clean' has 1 values, expected 1024"));
+  CHECK_THAT(failed_image_generator(cut.path), Catch::Contains("cut off"));
+  CHECK_THAT(failed_image_generator(models / "classifier.onnx"), Catch::Contains("no input 'time'"));
+  CHECK_THAT(failed_image_generator(network("flow_huge")), Catch::Contains("1 x 1 x 131072 x 131072, expected 1 x channels"));
+  CHECK_THAT(failed_image_generator(network("flow_small")), Catch::Contains("'clean' has 1 values, expected 1024"));
 }
 
 TEST_CASE("a network that computes NaN is a bad output, and leaves the generator usable") {
@@ -249,8 +249,8 @@ TEST_CASE("a network that computes NaN is a bad output, and leaves the generator
   }
 }
 
-TEST_CASE_METHOD(fixture, "the same seed gives the same drawing, however many are drawn at once, and wherever") {
-  const auto make_prompted = [] { return make_generator(); };
+TEST_CASE_METHOD(painters_fixture, "the same seed gives the same drawing, however many are drawn at once, and wherever") {
+  const auto make_prompted = [] { return make_image_generator(); };
   const auto pooled = roster::pooled(pool, make_prompted).instances(2);
   const auto pinned = roster::pinned(make_prompted);
   test::finish(loop, painters.add("pooled", pooled));
@@ -267,8 +267,8 @@ TEST_CASE_METHOD(fixture, "the same seed gives the same drawing, however many ar
   }
 }
 
-TEST_CASE_METHOD(fixture, "a drawing that is dropped after some steps frees its thread within one more") {
-  const auto make_prompted = [] { return make_generator(); };
+TEST_CASE_METHOD(painters_fixture, "a drawing that is dropped after some steps frees its thread within one more") {
+  const auto make_prompted = [] { return make_image_generator(); };
   test::finish(loop, painters.add("key", roster::pinned(make_prompted).queue_limit(1)));
   const auto painter = test::finish(loop, painters.get("key"));
   auto drawing = painter->generate(image_request("3").steps(1000));

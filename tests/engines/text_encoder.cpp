@@ -36,7 +36,7 @@ embeddings embed(text_encoder& encoder, const std::vector<std::string>& texts) {
   return vectors;
 }
 
-std::string failure_to_load(const std::filesystem::path& path, const character_vocabulary& vocabulary = {}) {
+std::string failed_text_encoder(const std::filesystem::path& path, const character_vocabulary& vocabulary = {}) {
   const auto message = message_of(errc::bad_model, [&] { (void)text_encoder(path, vocabulary); });
   CHECK_THAT(message, Catch::Contains(path.filename().string()));
   return message;
@@ -103,11 +103,11 @@ TEST_CASE("an instruction is refused, since the network could not follow it") {
 }
 
 TEST_CASE("a file that is no text encoder is a bad model") {
-  failure_to_load(models / "nowhere.onnx");
+  failed_text_encoder(models / "nowhere.onnx");
   const temporary_file cut(test::content(models / "joint_text_encoder.onnx").substr(0, 100'000));
-  CHECK_THAT(failure_to_load(cut.path), Catch::Contains("cut off"));
-  CHECK_THAT(failure_to_load(models / "joint_image_encoder.onnx"), Catch::Contains("expected N x 47 x 1 x length"));
-  CHECK_THAT(failure_to_load(models / "joint_text_encoder.onnx", character_vocabulary("abc")),
+  CHECK_THAT(failed_text_encoder(cut.path), Catch::Contains("cut off"));
+  CHECK_THAT(failed_text_encoder(models / "joint_image_encoder.onnx"), Catch::Contains("expected N x 47 x 1 x length"));
+  CHECK_THAT(failed_text_encoder(models / "joint_text_encoder.onnx", character_vocabulary("abc")),
              Catch::Contains("expected N x 3 x 1 x length"));
-  CHECK_THAT(failure_to_load(network("two_inputs")), Catch::Contains("2 inputs"));
+  CHECK_THAT(failed_text_encoder(network("two_inputs")), Catch::Contains("2 inputs"));
 }

@@ -42,7 +42,7 @@ static_assert(roster::engine_for<text_generator, text_to_text>);
 
 namespace {
 
-text_generator make_generator() {
+text_generator make_text_generator() {
   return text_generator(models / "language.onnx");
 }
 
@@ -81,14 +81,14 @@ asio::awaitable<std::string> ask(roster::registry<text_to_text>& speakers, std::
   co_return result.text;
 }
 
-std::string failure_to_load(const std::filesystem::path& path) {
+std::string failed_text_generator(const std::filesystem::path& path) {
   const auto text = message_of(errc::bad_model, [&] { (void)text_generator(path); });
   CHECK_THAT(text, Catch::Contains(path.filename().string()));
   return text;
 }
 
-struct fixture {
-  ~fixture() { test::drain(loop); }
+struct speakers_fixture {
+  ~speakers_fixture() { test::drain(loop); }
 
   asio::io_context loop;
   roster::blocking_pool pool{2};
@@ -98,7 +98,7 @@ struct fixture {
 }  // namespace
 
 TEST_CASE("the answers are those that PyTorch gave where the network was trained") {
-  auto generator = make_generator();
+  auto generator = make_text_generator();
   const auto questions = test::lines("language_reference.txt", "ask");
   const auto answers = test::lines("language_reference.txt", "answer");
   REQUIRE(questions.size() == answers.size());
@@ -108,7 +108,7 @@ TEST_CASE("the answers are those that PyTorch gave where the network was trained
 }
 
 TEST_CASE("an answer comes character by character, and counts its tokens, line ends too") {
-  auto generator = make_generator();
+  auto generator = make_text_generator();
   const auto seven = ask(generator, text_request("three plus four"));
   CHECK(seven.text == "seven");
   CHECK(seven.pieces == 5);
@@ -118,7 +118,7 @@ TEST_CASE("an answer comes character by character, and counts its tokens, line e
 }
 
 TEST_CASE("an answer ends after the most tokens that are wanted, and where the window is full") {
-  auto generator = make_generator();
+  auto generator = make_text_generator();
   const auto cut = ask(generator, text_request("count from one to nine").max_tokens(7));
   CHECK(cut.text == "one two");
   CHECK(cut.end->reason == finish_reason::max_tokens);
@@ -131,7 +131,7 @@ TEST_CASE("an answer ends after the most tokens that are wanted, and where the w
 }
 
 TEST_CASE("an answer ends before a stop string") {
-  auto generator = make_generator();
+  auto generator = make_text_generator();
   const auto before_four = ask(generator, text_request("count from one to nine").stop({"seven", " four"}));
   CHECK(before_four.text == "one two three");
   CHECK(before_four.end->reason == finish_reason::stop_string);
@@ -141,7 +141,7 @@ TEST_CASE("an answer ends before a stop string") {
 }
 
 TEST_CASE("the same seed gives the same answer, and other seeds give others") {
-  auto generator = make_generator();
+  auto generator = make_text_generator();
   const auto request = [](std::uint64_t seed) { return text_request("12 plus 3 minus 7").temperature(2).seed(seed); };
   std::vector<std::string> answers;
   for (std::uint64_t seed = 0; seed < 8; ++seed)
@@ -152,14 +152,14 @@ TEST_CASE("the same seed gives the same answer, and other seeds give others") {
 }
 
 TEST_CASE("of a conversation, the last message is answered") {
-  auto generator = make_generator();
+  auto generator = make_text_generator();
   const std::vector<message> talk{
       {role::system, "be brief"}, {role::user, "hello"}, {role::assistant, "hi"}, {role::user, "9-2"}};
   CHECK(ask(generator, text_request(talk)).text == "seven");
 }
 
 TEST_CASE("an answer that nobody wants any more ends with that token") {
-  auto generator = make_generator();
+  auto generator = make_text_generator();
   collector<text_event> out(3);
   run_context context;
   generator.run(text_request("count from one to nine"), out, context);
@@ -168,7 +168,7 @@ TEST_CASE("an answer that nobody wants any more ends with that token") {
 }
 
 TEST_CASE("an answer that is asked to stop ends before the next token") {
-  auto generator = make_generator();
+  auto generator = make_text_generator();
   collector<text_event> out;
   run_context context;
   context.request_stop();
@@ -177,7 +177,7 @@ TEST_CASE("an answer that is asked to stop ends before the next token") {
 }
 
 TEST_CASE("questions and numbers out of range are refused, naming field and range, and the next call works") {
-  auto generator = make_generator();
+  auto generator = make_text_generator();
   const auto refused = [&](const text_request& request) {
     collector<text_event> out;
     run_context context;
@@ -208,18 +208,18 @@ TEST_CASE("a window smaller than the usual answer limits the answer by itself") 
 }
 
 TEST_CASE("a file that is no text generator is a bad model") {
-  failure_to_load(models / "nowhere.onnx");
+  failed_text_generator(models / "nowhere.onnx");
   const test::temporary_file cut(test::content(models / "language.onnx").substr(0, 500'000));
-  CHECK_THAT(failure_to_load(cut.path), Catch::Contains("cut off"));
-  CHECK_THAT(failure_to_load(models / "joint_text_encoder.onnx"), Catch::Contains("has 64 values, expected 3008"));
-  CHECK_THAT(failure_to_load(network("scores_small")), Catch::Contains("'scores' has 47 values, expected 4512"));
-  CHECK_THAT(failure_to_load(network("scores_nan")), Catch::Contains("NaN or infinity in output 'scores'"));
+  CHECK_THAT(failed_text_generator(cut.path), Catch::Contains("cut off"));
+  CHECK_THAT(failed_text_generator(models / "joint_text_encoder.onnx"), Catch::Contains("has 64 values, expected 3008"));
+  CHECK_THAT(failed_text_generator(network("scores_small")), Catch::Contains("'scores' has 47 values, expected 4512"));
+  CHECK_THAT(failed_text_generator(network("scores_nan")), Catch::Contains("NaN or infinity in output 'scores'"));
   const character_vocabulary without_line_end("\t abcdefghijklmnopqrstuvwxyz0123456789+-=?!.,:'");
   message_of(errc::invalid_argument, [&] { (void)text_generator(models / "language.onnx", without_line_end); });
 }
 
-TEST_CASE_METHOD(fixture, "the same seed gives the same answer, however many are given at once, and wherever") {
-  const auto make = [] { return make_generator(); };
+TEST_CASE_METHOD(speakers_fixture, "the same seed gives the same answer, however many are given at once, and wherever") {
+  const auto make = [] { return make_text_generator(); };
   test::finish(loop, speakers.add("pooled", roster::pooled(pool, make).instances(2)));
   test::finish(loop, speakers.add("pinned", roster::pinned(make)));
   const auto request = [](std::uint64_t seed) { return text_request("12 plus 3 minus 7").temperature(1.5F).seed(seed); };
@@ -235,8 +235,8 @@ TEST_CASE_METHOD(fixture, "the same seed gives the same answer, however many are
   }
 }
 
-TEST_CASE_METHOD(fixture, "dropping an answer stops its model within one token") {
-  const auto make = [] { return make_generator(); };
+TEST_CASE_METHOD(speakers_fixture, "dropping an answer stops its model within one token") {
+  const auto make = [] { return make_text_generator(); };
   test::finish(loop, speakers.add("key", roster::pinned(make)));
   const auto speaker = test::finish(loop, speakers.get("key"));
   for (int round = 0; round < 5; ++round) {

@@ -33,18 +33,11 @@ using roster::errc;
 using roster::run_context;
 using test::checkpoint;
 using test::destruction_logger;
+using test::occupy;
 using test::run_until;
 using test::spawn;
 
 namespace {
-
-/// Occupies a thread of `pool` until `gate` is opened.
-test::task<void> occupy(asio::io_context& loop, blocking_pool& pool, checkpoint& gate) {
-  auto blocker = spawn(loop, pool.run(&checkpoint::pass, &gate));
-  test::drain(loop);
-  gate.await();
-  return blocker;
-}
 
 struct no_default {
   explicit no_default(int n) : number(n) {}

@@ -20,17 +20,11 @@ using roster::errc;
 using roster::run_context;
 using test::checkpoint;
 using test::destruction_logger;
+using test::occupy;
 using test::run_until;
 using test::spawn;
 
 namespace {
-
-test::task<void> occupy(asio::io_context& loop, blocking_pool& pool, checkpoint& gate) {
-  auto blocker = spawn(loop, pool.run(&checkpoint::pass, &gate));
-  test::drain(loop);
-  gate.await();
-  return blocker;
-}
 
 /// An engine that ends when it is asked to.
 void obey(run_context& context, checkpoint& gate) {

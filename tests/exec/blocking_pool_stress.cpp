@@ -17,7 +17,7 @@ using roster::run_context;
 
 namespace {
 
-struct tally {
+struct pool_tally {
   std::atomic<int> started{0}, succeeded{0}, aborted{0}, stopped{0}, refused{0}, failed{0}, other{0};
   int completed() const { return succeeded + aborted + stopped + refused + failed + other; }
 
@@ -44,7 +44,7 @@ struct tally {
 };
 
 /// Slow, failing, deaf or obedient, as `kind` says.
-void engine(run_context& context, unsigned kind, std::atomic<int>* inside) {
+void compute(run_context& context, unsigned kind, std::atomic<int>* inside) {
   ++*inside;
   const unsigned steps = kind % 7 == 0 ? 100 : kind % 5;
   for (unsigned i = 0; i < steps && (kind % 3 == 0 || !context.stop_requested()); ++i)
@@ -57,11 +57,11 @@ void engine(run_context& context, unsigned kind, std::atomic<int>* inside) {
 asio::awaitable<void> call(blocking_pool& pool, unsigned kind, std::atomic<int>* inside) {
   switch (kind % 4) {
     case 0:
-      return pool.try_run(engine, kind, inside);
+      return pool.try_run(compute, kind, inside);
     case 1:
-      return pool.run_detachable(call_options(), engine, kind, inside);
+      return pool.run_detachable(call_options(), compute, kind, inside);
     default:
-      return pool.run(engine, kind, inside);
+      return pool.run(compute, kind, inside);
   }
 }
 
@@ -77,7 +77,7 @@ TEST_CASE("Under random calls, cancellations and stops every call completes once
       test::looped_coroutines callers(random);
       std::optional<blocking_pool> pool(std::in_place, threads, limit);
       std::atomic<int> inside{0};
-      tally counts;
+      pool_tally counts;
       const int calls = 120;
 
       for (int i = 0; i < calls; ++i) {

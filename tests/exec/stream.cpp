@@ -1,6 +1,7 @@
 #include <roster/exec/stream.hpp>
 #include <roster/exec/worker_thread.hpp>
 
+#include "tests/exec/stream_engine.hpp"
 #include "tests/support/asio.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/exec.hpp"
@@ -27,19 +28,16 @@ using roster::run_progress;
 using roster::sink;
 using roster::worker_thread;
 using test::checkpoint;
+using test::engine;
+using test::make_engine;
 using test::run_until;
 using test::spawn;
 
 namespace {
 
-struct engine {};
 using worker_type = worker_thread<engine>;
 using chunk = std::unique_ptr<int>;  // move-only
 using stream_type = roster::stream<chunk>;
-
-engine make_engine() {
-  return {};
-}
 
 /// Everything up to the end.
 asio::awaitable<std::vector<int>> collect(stream_type& from) {

@@ -1,6 +1,7 @@
 #include <roster/exec/stream.hpp>
 #include <roster/exec/worker_thread.hpp>
 
+#include "tests/exec/stream_engine.hpp"
 #include "tests/support/asio.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/exec.hpp"
@@ -34,17 +35,14 @@ using roster::stream;
 using roster::worker_thread;
 using test::checkpoint;
 using test::destruction_logger;
+using test::engine;
+using test::make_engine;
 using test::run_until;
 using test::spawn;
 
 namespace {
 
-struct engine {};
 using worker_type = worker_thread<engine>;
-
-engine make_engine() {
-  return {};
-}
 
 /// Pushes until nobody wants more.
 void endless(engine&, sink<int>& out, run_context&) {

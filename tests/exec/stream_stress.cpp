@@ -1,6 +1,7 @@
 #include <roster/exec/stream.hpp>
 #include <roster/exec/worker_thread.hpp>
 
+#include "tests/exec/stream_engine.hpp"
 #include "tests/support/asio.hpp"
 #include "tests/support/catch.hpp"
 #include "tests/support/stress.hpp"
@@ -25,17 +26,12 @@ using roster::run_context;
 using roster::sink;
 using roster::stream;
 using roster::worker_thread;
+using test::engine;
+using test::make_engine;
 
 namespace {
 
-struct engine {
-  int runs = 0;
-};
 using worker_type = worker_thread<engine>;
-
-engine make_engine() {
-  return {};
-}
 
 /// A consumer that waits for the next chunk, and is torn from its wait again and again.
 class impatient : public std::enable_shared_from_this<impatient> {
@@ -101,12 +97,12 @@ TEST_CASE("However often a consumer leaves its wait, it gets every chunk in orde
 
 namespace {
 
-struct tally {
+struct stream_tally {
   std::atomic<int> ended{0}, aborted{0}, stopped{0}, failed{0}, disordered{0};
   int completed() const { return ended + aborted + stopped + failed + disordered; }
 };
 
-asio::awaitable<void> consume(stream<int> from, unsigned kind, tally& counts) {
+asio::awaitable<void> consume(stream<int> from, unsigned kind, stream_tally& counts) {
   try {
     for (int expected = 0;; ++expected) {
       if (kind % 4 == 0 && expected == static_cast<int>(kind % 13)) {
@@ -146,7 +142,7 @@ TEST_CASE("Under random streams, cancellations and shutdowns every consumer is t
     for (int round = 0; round < 50; ++round) {
       test::looped_coroutines callers(random);
       std::optional<worker_type> worker(std::in_place, callers.executor(), make_engine, roster::device(), random() % 4);
-      tally counts;
+      stream_tally counts;
       const int calls = 40;
       std::atomic<int> done{0};
       for (int i = 0; i < calls; ++i) {

@@ -32,13 +32,13 @@ using test::spawn;
 
 namespace {
 
-using state = std::unique_ptr<destruction_logger>;
-using worker_type = worker_thread<state>;
+using logged_state = std::unique_ptr<destruction_logger>;
+using logged_worker = worker_thread<logged_state>;
 
-void nothing(state&) {}
+void do_nothing(logged_state&) {}
 
 /// Waits until it is let through; says whether it was asked to stop.
-bool slow(state&, run_context& context, checkpoint* gate) {
+bool slow(logged_state&, run_context& context, checkpoint* gate) {
   gate->pass();
   return context.stop_requested();
 }
@@ -47,8 +47,8 @@ bool slow(state&, run_context& context, checkpoint* gate) {
 struct started_worker {
   asio::io_context loop;
   std::shared_ptr<destruction_logger::log> destroyed = std::make_shared<destruction_logger::log>();
-  std::optional<worker_type> worker{std::in_place, loop.get_executor(),
-                                    [log = destroyed] { return std::make_unique<destruction_logger>(log); }, device(), 1u};
+  std::optional<logged_worker> worker{std::in_place, loop.get_executor(),
+                                      [log = destroyed] { return std::make_unique<destruction_logger>(log); }, device(), 1u};
   checkpoint gate;
 
   started_worker() {
@@ -69,13 +69,13 @@ struct starting_worker {
   asio::io_context loop;
   checkpoint gate;
   std::shared_ptr<destruction_logger::log> destroyed = std::make_shared<destruction_logger::log>();
-  std::optional<worker_type> worker{std::in_place, loop.get_executor(), [this] {
-                                      gate.pass();
-                                      return std::make_unique<destruction_logger>(destroyed);
-                                    }};
+  std::optional<logged_worker> worker{std::in_place, loop.get_executor(), [this] {
+                                        gate.pass();
+                                        return std::make_unique<destruction_logger>(destroyed);
+                                      }};
 
   test::task<void> begin() {
-    auto call = spawn(loop, worker->run(nothing));
+    auto call = spawn(loop, worker->run(do_nothing));
     test::drain(loop);
     gate.await();
     return call;
@@ -87,7 +87,7 @@ struct starting_worker {
 TEST_CASE("A caller cancelled while the worker starts leaves the start to the others", "[b9][b13]") {
   starting_worker f;
   auto first = f.begin();
-  auto second = spawn(f.loop, f.worker->run(nothing));
+  auto second = spawn(f.loop, f.worker->run(do_nothing));
   test::drain(f.loop);
   first.cancel();
   test::drain(f.loop);
@@ -100,7 +100,7 @@ TEST_CASE("A caller cancelled while the worker starts leaves the start to the ot
 TEST_CASE("A call that waits for the start does not count as work of the worker", "[b16]") {
   starting_worker f;
   auto first = f.begin();
-  auto second = spawn(f.loop, f.worker->run(nothing));
+  auto second = spawn(f.loop, f.worker->run(do_nothing));
   test::drain(f.loop);
   CHECK(f.worker->depth() == 0);
   f.gate.open();
@@ -111,7 +111,7 @@ TEST_CASE("A worker's async_run heeds terminal cancellation: queued it leaves, r
   started_worker f;
   asio::cancellation_signal first, second;
   int stops = 0, aborts = 0;
-  auto engine = [&](state&, run_context& context) {
+  auto engine = [&](logged_state&, run_context& context) {
     f.gate.pass();
     return context.stop_requested();
   };
@@ -120,7 +120,7 @@ TEST_CASE("A worker's async_run heeds terminal cancellation: queued it leaves, r
   f.worker->async_run(engine, asio::bind_cancellation_slot(first.slot(), running));
   while (f.gate.arrived() == 0)
     test::drain(f.loop);
-  f.worker->async_run(nothing, asio::bind_cancellation_slot(second.slot(), queued));
+  f.worker->async_run(do_nothing, asio::bind_cancellation_slot(second.slot(), queued));
   test::drain(f.loop);
   CHECK(f.worker->depth() == 2);
   first.emit(asio::cancellation_type::terminal);
@@ -140,7 +140,7 @@ TEST_CASE("When every caller is cancelled while the worker starts, the next call
   first.cancel();
   test::drain(f.loop);
   CHECK(first.aborted());
-  auto late = spawn(f.loop, f.worker->run(nothing));
+  auto late = spawn(f.loop, f.worker->run(do_nothing));
   test::drain(f.loop);
   f.gate.open();
   run_until(f.loop, [&] { return late.done(); });
@@ -151,8 +151,8 @@ TEST_CASE("When every caller is cancelled while the worker starts, the next call
 TEST_CASE("Cancelled calls of a worker leave the admission list and the queue at once", "[b13]") {
   started_worker f;
   auto running = f.occupy();
-  auto queued = spawn(f.loop, f.worker->run(nothing));
-  auto waiting = spawn(f.loop, f.worker->run_detachable(call_options(), nothing));
+  auto queued = spawn(f.loop, f.worker->run(do_nothing));
+  auto waiting = spawn(f.loop, f.worker->run_detachable(call_options(), do_nothing));
   test::drain(f.loop);
   CHECK(f.worker->depth() == 3);
   waiting.cancel();
@@ -177,7 +177,7 @@ TEST_CASE("A cancelled running call of a worker is asked to stop, only a detacha
   test::drain(f.loop);
   CHECK(call.done() == detachable);
   CHECK(f.worker->depth() == 1);
-  auto next = spawn(f.loop, f.worker->run(nothing));
+  auto next = spawn(f.loop, f.worker->run(do_nothing));
   f.gate.open();
   run_until(f.loop, [&] { return next.done() && call.done(); });
   if (detachable)
@@ -189,8 +189,8 @@ TEST_CASE("A cancelled running call of a worker is asked to stop, only a detacha
 TEST_CASE("stop fails what has not started, lets what runs finish, and destroys the state on its thread", "[b57]") {
   started_worker f;
   auto running = f.occupy();
-  auto queued = spawn(f.loop, f.worker->run(nothing));
-  auto waiting = spawn(f.loop, f.worker->run(nothing));
+  auto queued = spawn(f.loop, f.worker->run(do_nothing));
+  auto waiting = spawn(f.loop, f.worker->run(do_nothing));
   auto stopping = spawn(f.loop, f.worker->stop());
   auto again = spawn(f.loop, f.worker->stop());
   test::drain(f.loop);
@@ -208,7 +208,7 @@ TEST_CASE("stop fails what has not started, lets what runs finish, and destroys 
   CHECK(running.done());
   CHECK_FALSE(running.value());
 
-  auto late = spawn(f.loop, f.worker->run(nothing));
+  auto late = spawn(f.loop, f.worker->run(do_nothing));
   auto third = spawn(f.loop, f.worker->stop());
   run_until(f.loop, [&] { return third.done() && late.done(); });
   CHECK(third.succeeded());
@@ -281,9 +281,9 @@ TEST_CASE("A worker stopped while it starts drops the state, and its callers are
 TEST_CASE("Destroying a worker fails what has not started, raises the stop flag of what runs, and joins", "[b57]") {
   started_worker f;
   auto running = f.occupy();
-  auto queued = spawn(f.loop, f.worker->run(nothing));
-  auto waiting = spawn(f.loop, f.worker->run(nothing));
-  auto prepared = f.worker->run(nothing);
+  auto queued = spawn(f.loop, f.worker->run(do_nothing));
+  auto waiting = spawn(f.loop, f.worker->run(do_nothing));
+  auto prepared = f.worker->run(do_nothing);
   test::drain(f.loop);
   std::thread owner([&] { f.worker.reset(); });
   run_until(f.loop, [&] { return queued.done() && waiting.done(); });
@@ -315,7 +315,7 @@ TEST_CASE("A worker destroyed while it starts waits for the factory, and tells t
 
 TEST_CASE("A worker destroyed before its start got to the loop never makes a state", "[b58]") {
   starting_worker f;
-  auto call = spawn(f.loop, f.worker->run(nothing));
+  auto call = spawn(f.loop, f.worker->run(do_nothing));
   f.worker.reset();
   run_until(f.loop, [&] { return call.done(); });
   CHECK(call.code() == errc::stopped);
@@ -325,8 +325,8 @@ TEST_CASE("A worker destroyed before its start got to the loop never makes a sta
 TEST_CASE("The last handle of a worker may be dropped on its own thread", "[b58]") {
   test::loop_thread home;
   std::promise<void> dropped;
-  auto worker = std::make_unique<worker_type>(home.context().get_executor(), [] { return state(); });
-  auto last = [&](state&) {
+  auto worker = std::make_unique<logged_worker>(home.context().get_executor(), [] { return logged_state(); });
+  auto last = [&](logged_state&) {
     worker.reset();
     dropped.set_value();
   };
@@ -339,13 +339,13 @@ TEST_CASE("A context destroyed with a running worker stops it, joins its thread,
   auto destroyed = std::make_shared<destruction_logger::log>();
   checkpoint gate;
   std::optional<asio::io_context> loop(std::in_place);
-  worker_type worker(loop->get_executor(), [=] { return std::make_unique<destruction_logger>(destroyed); });
-  auto obedient = [&](state&, run_context& context) {
+  logged_worker worker(loop->get_executor(), [=] { return std::make_unique<destruction_logger>(destroyed); });
+  auto obedient = [&](logged_state&, run_context& context) {
     gate.arrive();
     while (!context.stop_requested())
       std::this_thread::yield();
   };
-  auto caller = [](worker_type& w, decltype(obedient)& engine,
+  auto caller = [](logged_worker& w, decltype(obedient)& engine,
                    std::shared_ptr<destruction_logger::log> log) -> asio::awaitable<void> {
     destruction_logger frame(std::move(log));
     co_await w.run(engine);
@@ -359,7 +359,7 @@ TEST_CASE("A context destroyed with a running worker stops it, joins its thread,
   CHECK(destroyed->size() == 4);  // three callers and the state
 
   asio::io_context other;
-  auto late = spawn(other, worker.run(nothing));
+  auto late = spawn(other, worker.run(do_nothing));
   run_until(other, [&] { return late.done(); });
   CHECK(late.code() == errc::stopped);
   auto stop = spawn(other, worker.stop());
@@ -373,19 +373,19 @@ TEST_CASE("A context destroyed while a worker starts, or before, fails later cal
   gate.open();
   std::optional<asio::io_context> loop(std::in_place);
   auto strand = std::make_optional(asio::make_strand(*loop));
-  worker_type worker(*strand, [&] {
+  logged_worker worker(*strand, [&] {
     gate.pass();
-    return state();
+    return logged_state();
   });
   strand.reset();
   if (begun) {
-    asio::co_spawn(*loop, worker.run(nothing), [](std::exception_ptr) { FAIL("completed"); });
+    asio::co_spawn(*loop, worker.run(do_nothing), [](std::exception_ptr) { FAIL("completed"); });
     while (gate.arrived() == 0)
       test::step(*loop);
   }
   loop.reset();
   asio::io_context other;
-  auto late = spawn(other, worker.run(nothing));
+  auto late = spawn(other, worker.run(do_nothing));
   auto start = spawn(other, worker.start());
   run_until(other, [&] { return late.done() && start.done(); });
   CHECK_FALSE(late.succeeded());
@@ -394,11 +394,11 @@ TEST_CASE("A context destroyed while a worker starts, or before, fails later cal
 
 TEST_CASE("A worker that is moved takes its thread along") {
   asio::io_context loop;
-  worker_type first(loop.get_executor(), [] { return state(); });
-  auto home = [](state&) { return std::this_thread::get_id(); };
+  logged_worker first(loop.get_executor(), [] { return logged_state(); });
+  auto home = [](logged_state&) { return std::this_thread::get_id(); };
   auto before = spawn(loop, first.run(home));
   run_until(loop, [&] { return before.done(); });
-  worker_type second(std::move(first));
+  logged_worker second(std::move(first));
   auto after = spawn(loop, second.run(home));
   run_until(loop, [&] { return after.done(); });
   CHECK(before.value() == after.value());
@@ -419,13 +419,13 @@ TEST_CASE("Threads of failed starts are joined by the next start, or with the co
   std::set<std::thread::id> ids;
   {
     asio::io_context loop;
-    worker_type worker(loop.get_executor(), [&]() -> state {
+    logged_worker worker(loop.get_executor(), [&]() -> logged_state {
       thread_local const farewell last{ended};
       ids.insert(std::this_thread::get_id());
       throw std::runtime_error("broken");
     });
     for (int i = 1; i <= 50; ++i) {
-      auto call = spawn(loop, worker.run(nothing));
+      auto call = spawn(loop, worker.run(do_nothing));
       run_until(loop, [&] { return call.done(); });
       REQUIRE_FALSE(call.succeeded());
       ended.await(i);

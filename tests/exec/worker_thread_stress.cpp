@@ -22,19 +22,19 @@ using roster::worker_thread;
 namespace {
 
 std::atomic<int> alive{0};
-std::atomic<unsigned> creations{0};
+std::atomic<unsigned> attempts{0};
 
 void fail_now_and_then() {
-  if (++creations % 5 == 0) throw std::system_error(EAGAIN, std::generic_category());
+  if (++attempts % 5 == 0) throw std::system_error(EAGAIN, std::generic_category());
 }
 
 /// Notices when it is used by two threads, or on the wrong one.
-class model {
+class checked_model {
  public:
-  model() : home_(std::this_thread::get_id()) { ++alive; }
-  model(const model&) = delete;
-  model& operator=(const model&) = delete;
-  ~model() {
+  checked_model() : home_(std::this_thread::get_id()) { ++alive; }
+  checked_model(const checked_model&) = delete;
+  checked_model& operator=(const checked_model&) = delete;
+  ~checked_model() {
     if (home_ == std::this_thread::get_id()) --alive;
   }
 
@@ -53,13 +53,13 @@ class model {
   bool busy_ = false;
 };
 
-using worker_type = worker_thread<model>;
+using checked_worker = worker_thread<checked_model>;
 
-void use(model& m, run_context& context, unsigned kind) {
+void use_model(checked_model& m, run_context& context, unsigned kind) {
   m.use(context, kind);
 }
 
-struct tally {
+struct worker_tally {
   std::atomic<int> succeeded{0}, aborted{0}, stopped{0}, failed{0}, elsewhere{0}, no_thread{0}, wrong{0};
   int completed() const { return succeeded + aborted + stopped + failed + elsewhere + no_thread + wrong; }
 
@@ -86,7 +86,7 @@ struct tally {
 };
 
 // Not a coroutine: by the time its result is awaited the worker may be gone.
-asio::awaitable<void> call(worker_type& worker, unsigned kind) {
+asio::awaitable<void> call(checked_worker& worker, unsigned kind) {
   call_options options;
   if (kind % 11 == 0) options.on(kind % 2 ? "cpu" : "cuda:0");
   switch (kind % 8) {
@@ -94,9 +94,9 @@ asio::awaitable<void> call(worker_type& worker, unsigned kind) {
       return worker.start();
     case 1:
     case 2:
-      return worker.run_detachable(options, use, kind);
+      return worker.run_detachable(options, use_model, kind);
     default:
-      return worker.run(options, use, kind);
+      return worker.run(options, use_model, kind);
   }
 }
 
@@ -108,18 +108,18 @@ TEST_CASE("Under random calls, failing starts, cancellations and shutdowns every
   test::stress([](std::uint32_t seed) {
     std::mt19937 random(seed);
     alive = 0;
-    creations = 0;
+    attempts = 0;
     for (int round = 0; round < 50; ++round) {
       test::looped_coroutines callers(random);
       auto loads = std::make_shared<std::atomic<unsigned>>(static_cast<unsigned>(random() % 3));
-      std::optional<worker_type> worker(
+      std::optional<checked_worker> worker(
           std::in_place, callers.executor(),
           [=] {
             if (++*loads % 3 == 0) throw 6;
-            return model();
+            return checked_model();
           },
           device("cpu"), random() % 4);
-      tally counts;
+      worker_tally counts;
       const int calls = 80;
       for (int i = 0; i < calls; ++i) {
         callers.spawn(call(*worker, static_cast<unsigned>(random())),

@@ -30,7 +30,7 @@ using lease = roster::lease<image_embedding>;
 
 namespace {
 
-struct fixture {
+struct pinned_fixture {
   lease load(std::size_t queue_limit = 1024) {
     finish(loop, models.add("key", roster::pinned(maker<encoder>(probe)).queue_limit(queue_limit)));
     return finish(loop, models.get("key"));
@@ -57,7 +57,8 @@ struct fixture {
 
 }  // namespace
 
-TEST_CASE_METHOD(fixture, "An engine is made, used and destroyed on one thread of its own, by one call at a time", "[b16]") {
+TEST_CASE_METHOD(pinned_fixture, "An engine is made, used and destroyed on one thread of its own, by one call at a time",
+                 "[b16]") {
   finish(loop, models.add("key", roster::pinned(maker<encoder>(probe))));
   CHECK(probe.attempts() == 0);  // registering starts nothing
   auto model = finish(loop, models.get("key"));
@@ -77,7 +78,7 @@ TEST_CASE_METHOD(fixture, "An engine is made, used and destroyed on one thread o
   CHECK_FALSE(probe.overlapped());
 }
 
-TEST_CASE_METHOD(fixture, "The loop goes on while an engine is made and while it runs", "[b11]") {
+TEST_CASE_METHOD(pinned_fixture, "The loop goes on while an engine is made and while it runs", "[b11]") {
   checkpoint ticks;
   probe.on_make = [&] { ticks.await(100); };
   probe.on_embed = [&](auto inputs, auto& outputs, auto&) {
@@ -90,7 +91,7 @@ TEST_CASE_METHOD(fixture, "The loop goes on while an engine is made and while it
   CHECK(ask(loop, finish(loop, models.get("key"))) == 0);
 }
 
-TEST_CASE_METHOD(fixture, "Two concurrent first lookups, and two concurrent first calls, start one thread and load once",
+TEST_CASE_METHOD(pinned_fixture, "Two concurrent first lookups, and two concurrent first calls, start one thread and load once",
                  "[b17]") {
   finish(loop, models.add("now", roster::pinned(maker<encoder>(probe))));
   finish(loop, models.add("later", roster::pinned(device_maker<encoder>(probe))));
@@ -109,7 +110,7 @@ TEST_CASE_METHOD(fixture, "Two concurrent first lookups, and two concurrent firs
   CHECK(probe.attempts() == 2);
 }
 
-TEST_CASE_METHOD(fixture, "A factory that takes a device waits for the first call, whose device it gets", "[b18]") {
+TEST_CASE_METHOD(pinned_fixture, "A factory that takes a device waits for the first call, whose device it gets", "[b18]") {
   finish(loop, models.add("key", roster::pinned(device_maker<encoder>(probe))));
   auto model = finish(loop, models.get("key"));
   CHECK(probe.attempts() == 0);
@@ -129,7 +130,8 @@ TEST_CASE_METHOD(fixture, "A factory that takes a device waits for the first cal
   CHECK(probe.runs() == 2);
 }
 
-TEST_CASE_METHOD(fixture, "A default device is fixed at the load, and a call for another is refused with both names", "[b18]") {
+TEST_CASE_METHOD(pinned_fixture, "A default device is fixed at the load, and a call for another is refused with both names",
+                 "[b18]") {
   finish(loop, models.add("key", roster::pinned(device_maker<encoder>(probe), "cuda:0").queue_limit(0)));
   auto model = finish(loop, models.get("key"));
   CHECK(probe.life(0).target == roster::device("cuda:0"));
@@ -139,7 +141,7 @@ TEST_CASE_METHOD(fixture, "A default device is fixed at the load, and a call for
   CHECK(finish(loop, model->embed(image(1, 1), embed_options().on("cuda:0"))).size() == 1);
 }
 
-TEST_CASE_METHOD(fixture, "A device may be given with a factory that does not care, too", "[b18]") {
+TEST_CASE_METHOD(pinned_fixture, "A device may be given with a factory that does not care, too", "[b18]") {
   finish(loop, models.add("key", roster::pinned(maker<encoder>(probe), "cuda:0")));
   const auto model = finish(loop, models.get("key"));
   CHECK(probe.made() == 1);
@@ -148,7 +150,8 @@ TEST_CASE_METHOD(fixture, "A device may be given with a factory that does not ca
   CHECK(ask(loop, model) == 1);
 }
 
-TEST_CASE_METHOD(fixture, "A first call that fails to start gives every waiting caller the cause, and the next one tries again",
+TEST_CASE_METHOD(pinned_fixture,
+                 "A first call that fails to start gives every waiting caller the cause, and the next one tries again",
                  "[b19]") {
   checkpoint making;
   probe.on_make = [&] {
@@ -170,7 +173,8 @@ TEST_CASE_METHOD(fixture, "A first call that fails to start gives every waiting 
   CHECK(probe.made() == 1);
 }
 
-TEST_CASE_METHOD(fixture, "A load that fails reaches every getter with its cause, and the next lookup tries again", "[b19]") {
+TEST_CASE_METHOD(pinned_fixture, "A load that fails reaches every getter with its cause, and the next lookup tries again",
+                 "[b19]") {
   probe.on_make = [&] {
     if (probe.attempts() == 1) throw 42;
     if (probe.attempts() == 2) throw std::runtime_error("no such file");
@@ -186,7 +190,7 @@ TEST_CASE_METHOD(fixture, "A load that fails reaches every getter with its cause
   CHECK(probe.attempts() == 3);
 }
 
-TEST_CASE_METHOD(fixture, "A thread that cannot be made is an error of the load, which can be retried", "[b20]") {
+TEST_CASE_METHOD(pinned_fixture, "A thread that cannot be made is an error of the load, which can be retried", "[b20]") {
   finish(loop, models.add("key", roster::pinned(maker<encoder>(probe))));
   roster::detail::before_thread_creation = [] {
     throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
@@ -198,7 +202,7 @@ TEST_CASE_METHOD(fixture, "A thread that cannot be made is an error of the load,
   CHECK(ask(loop, finish(loop, models.get("key"))) == 1);
 }
 
-TEST_CASE_METHOD(fixture, "A load cancelled while its engine is being made never makes a second one beside it", "[b9]") {
+TEST_CASE_METHOD(pinned_fixture, "A load cancelled while its engine is being made never makes a second one beside it", "[b9]") {
   checkpoint making;
   probe.on_make = [&] { making.pass(); };
   finish(loop, models.add("key", roster::pinned(maker<encoder>(probe))));
@@ -218,7 +222,7 @@ TEST_CASE_METHOD(fixture, "A load cancelled while its engine is being made never
   CHECK(probe.made() == 1);
 }
 
-TEST_CASE_METHOD(fixture, "A first call cancelled while the engine is being made leaves it to the next call", "[b9]") {
+TEST_CASE_METHOD(pinned_fixture, "A first call cancelled while the engine is being made leaves it to the next call", "[b9]") {
   checkpoint making;
   probe.on_make = [&] { making.pass(); };
   finish(loop, models.add("key", roster::pinned(device_maker<encoder>(probe)).queue_limit(0)));
@@ -236,7 +240,8 @@ TEST_CASE_METHOD(fixture, "A first call cancelled while the engine is being made
   CHECK(probe.attempts() == 1);
 }
 
-TEST_CASE_METHOD(fixture, "Calls run in the order they were made, and those beyond the limit are refused at once", "[b12]") {
+TEST_CASE_METHOD(pinned_fixture, "Calls run in the order they were made, and those beyond the limit are refused at once",
+                 "[b12]") {
   std::vector<std::size_t> order;
   probe.on_embed = [&](auto inputs, auto& outputs, auto&) {
     busy.pass();
@@ -256,7 +261,8 @@ TEST_CASE_METHOD(fixture, "Calls run in the order they were made, and those beyo
   CHECK(order == std::vector<std::size_t>{1, 2, 3});
 }
 
-TEST_CASE_METHOD(fixture, "Cancelled calls, running or queued, end at once, and a deaf engine keeps its place until it returns",
+TEST_CASE_METHOD(pinned_fixture,
+                 "Cancelled calls, running or queued, end at once, and a deaf engine keeps its place until it returns",
                  "[b13]") {
   ignore_stop();
   auto model = load(1);
@@ -278,7 +284,7 @@ TEST_CASE_METHOD(fixture, "Cancelled calls, running or queued, end at once, and 
   CHECK(probe.runs() == 2);
 }
 
-TEST_CASE_METHOD(fixture, "Cancelling a running call asks its pinned engine to stop", "[b13]") {
+TEST_CASE_METHOD(pinned_fixture, "Cancelling a running call asks its pinned engine to stop", "[b13]") {
   checkpoint running, stopped;
   probe.on_embed = [&](auto, auto&, auto& context) {
     running.arrive();
@@ -295,7 +301,7 @@ TEST_CASE_METHOD(fixture, "Cancelling a running call asks its pinned engine to s
   stopped.await();
 }
 
-TEST_CASE_METHOD(fixture, "A call for a pinned engine whose deadline passed while it waited is never started", "[b43]") {
+TEST_CASE_METHOD(pinned_fixture, "A call for a pinned engine whose deadline passed while it waited is never started", "[b43]") {
   ignore_stop();
   auto model = load();
   auto running = call(model);
@@ -308,7 +314,7 @@ TEST_CASE_METHOD(fixture, "A call for a pinned engine whose deadline passed whil
   CHECK(probe.runs() == 1);
 }
 
-TEST_CASE_METHOD(fixture, "1024 calls wait for a pinned engine, unless told otherwise", "[b12]") {
+TEST_CASE_METHOD(pinned_fixture, "1024 calls wait for a pinned engine, unless told otherwise", "[b12]") {
   ignore_stop();
   finish(loop, models.add("key", roster::pinned(maker<encoder>(probe))));
   const auto model = finish(loop, models.get("key"));
@@ -323,7 +329,7 @@ TEST_CASE_METHOD(fixture, "1024 calls wait for a pinned engine, unless told othe
   test::run_until(loop, [&] { return std::ranges::all_of(calls, [](auto& each) { return each.done(); }); });
 }
 
-TEST_CASE_METHOD(fixture,
+TEST_CASE_METHOD(pinned_fixture,
                  "A call that throws fails alone and leaves its thread healthy, also with something that is no exception",
                  "[b15]") {
   int calls = 0;
@@ -340,8 +346,8 @@ TEST_CASE_METHOD(fixture,
   CHECK(probe.made() == 1);
 }
 
-TEST_CASE_METHOD(fixture, "Dropping a model whose engine is deaf waits for nothing, and the engine goes when it has returned",
-                 "[b36]") {
+TEST_CASE_METHOD(pinned_fixture,
+                 "Dropping a model whose engine is deaf waits for nothing, and the engine goes when it has returned", "[b36]") {
   ignore_stop();
   auto model = load();
   auto running = call(model);
@@ -356,7 +362,8 @@ TEST_CASE_METHOD(fixture, "Dropping a model whose engine is deaf waits for nothi
   CHECK(probe.life(0).destroyed_on == probe.life(0).made_on);
 }
 
-TEST_CASE_METHOD(fixture, "Loading and dropping many times leaves one engine at a time, each on its own thread", "[b16]") {
+TEST_CASE_METHOD(pinned_fixture, "Loading and dropping many times leaves one engine at a time, each on its own thread",
+                 "[b16]") {
   for (std::size_t i = 0; i < 50; ++i) {
     auto model = load();
     CHECK(ask(loop, model) == 1);

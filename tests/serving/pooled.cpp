@@ -32,8 +32,8 @@ using lease = roster::lease<image_embedding>;
 namespace {
 
 /// A pooled encoder, loaded.
-struct fixture {
-  explicit fixture(std::size_t threads = 2) : pool(threads), models(loop) {}
+struct pooled_fixture {
+  explicit pooled_fixture(std::size_t threads = 2) : pool(threads), models(loop) {}
 
   lease load(std::size_t instances, std::size_t queue_limit = 1024) {
     finish(loop, models.add("key", roster::pooled(pool, maker<encoder>(probe)).instances(instances).queue_limit(queue_limit)));
@@ -63,7 +63,7 @@ struct fixture {
 
 }  // namespace
 
-TEST_CASE_METHOD(fixture, "An empty batch never reaches an engine, and takes no place") {
+TEST_CASE_METHOD(pooled_fixture, "An empty batch never reaches an engine, and takes no place") {
   ignore_stop();
   const auto model = load(1, 0);
   auto busy_call = call(model);
@@ -77,7 +77,7 @@ TEST_CASE_METHOD(fixture, "An empty batch never reaches an engine, and takes no 
   test::run_until(loop, [&] { return busy_call.done(); });
 }
 
-TEST_CASE_METHOD(fixture, "Engines are made, run and destroyed on the pool, and the loop goes on meanwhile", "[b11]") {
+TEST_CASE_METHOD(pooled_fixture, "Engines are made, run and destroyed on the pool, and the loop goes on meanwhile", "[b11]") {
   checkpoint ticks;
   probe.on_make = [&] { ticks.await(100); };
   probe.on_embed = [&](auto inputs, auto& outputs, auto&) {
@@ -102,7 +102,7 @@ TEST_CASE_METHOD(fixture, "Engines are made, run and destroyed on the pool, and 
   CHECK(life.destroyed_on != here);
 }
 
-TEST_CASE_METHOD(fixture, "Nothing is made before it is needed, and then once, however many ask", "[b17]") {
+TEST_CASE_METHOD(pooled_fixture, "Nothing is made before it is needed, and then once, however many ask", "[b17]") {
   finish(loop, models.add("key", roster::pooled(pool, maker<encoder>(probe)).instances(2)));
   CHECK(probe.attempts() == 0);
   auto first = spawn(loop, models.get("key"));
@@ -113,7 +113,7 @@ TEST_CASE_METHOD(fixture, "Nothing is made before it is needed, and then once, h
   CHECK(probe.most_made_at_once() == 1);
 }
 
-TEST_CASE_METHOD(fixture, "N engines run N calls at once, never two in one", "[b12]") {
+TEST_CASE_METHOD(pooled_fixture, "N engines run N calls at once, never two in one", "[b12]") {
   ignore_stop();
   auto model = load(2);
   std::vector<test::task<roster::embedding>> calls;
@@ -132,7 +132,7 @@ TEST_CASE_METHOD(fixture, "N engines run N calls at once, never two in one", "[b
 }
 
 TEST_CASE("One engine on many threads runs one call at a time", "[b12]") {
-  fixture f(4);
+  pooled_fixture f(4);
   auto model = f.load(1);
   std::vector<test::task<roster::embedding>> calls;
   for (int i = 0; i < 50; ++i)
@@ -142,7 +142,7 @@ TEST_CASE("One engine on many threads runs one call at a time", "[b12]") {
   CHECK_FALSE(f.probe.overlapped());
 }
 
-TEST_CASE_METHOD(fixture, "Calls for an engine run in the order they were made", "[b12]") {
+TEST_CASE_METHOD(pooled_fixture, "Calls for an engine run in the order they were made", "[b12]") {
   std::vector<std::size_t> order;
   probe.on_embed = [&](auto inputs, auto& outputs, auto&) {
     busy.pass();
@@ -162,7 +162,7 @@ TEST_CASE_METHOD(fixture, "Calls for an engine run in the order they were made",
   CHECK(order == expected);
 }
 
-TEST_CASE_METHOD(fixture, "1024 calls wait for a pooled engine, unless told otherwise", "[b12]") {
+TEST_CASE_METHOD(pooled_fixture, "1024 calls wait for a pooled engine, unless told otherwise", "[b12]") {
   ignore_stop();
   finish(loop, models.add("key", roster::pooled(pool, maker<encoder>(probe))));
   const auto model = finish(loop, models.get("key"));
@@ -178,7 +178,7 @@ TEST_CASE_METHOD(fixture, "1024 calls wait for a pooled engine, unless told othe
 }
 
 TEST_CASE("A load has a thread of the pool like a call: on a pool of one thread other models wait for it") {
-  fixture f(1);
+  pooled_fixture f(1);
   const auto model = f.load(1);
   checkpoint making;
   f.probe.on_make = [&] { making.pass(); };
@@ -195,7 +195,7 @@ TEST_CASE("A load has a thread of the pool like a call: on a pool of one thread 
   CHECK(call.succeeded());
 }
 
-TEST_CASE_METHOD(fixture, "A batch goes in and comes out in order, and an empty one is no special case") {
+TEST_CASE_METHOD(pooled_fixture, "A batch goes in and comes out in order, and an empty one is no special case") {
   auto model = load(1);
   std::vector<image> batch;
   for (std::size_t i = 1; i <= 4; ++i)
@@ -208,7 +208,7 @@ TEST_CASE_METHOD(fixture, "A batch goes in and comes out in order, and an empty 
   CHECK(model->dimension() == 1);
 }
 
-TEST_CASE_METHOD(fixture,
+TEST_CASE_METHOD(pooled_fixture,
                  "Cancelling a running call resumes its caller at once, and frees its engine only when that has returned",
                  "[b13]") {
   ignore_stop();
@@ -230,7 +230,7 @@ TEST_CASE_METHOD(fixture,
   CHECK_FALSE(probe.overlapped());
 }
 
-TEST_CASE_METHOD(fixture, "Cancelling a running call asks its engine to stop", "[b13]") {
+TEST_CASE_METHOD(pooled_fixture, "Cancelling a running call asks its engine to stop", "[b13]") {
   checkpoint running;
   bool stopped = false;
   probe.on_embed = [&](auto, auto&, auto& context) {
@@ -250,8 +250,8 @@ TEST_CASE_METHOD(fixture, "Cancelling a running call asks its engine to stop", "
   CHECK(stopped);
 }
 
-TEST_CASE_METHOD(fixture, "A call cancelled while it waits for an engine never reaches one, and leaves its place to the next",
-                 "[b13]") {
+TEST_CASE_METHOD(pooled_fixture,
+                 "A call cancelled while it waits for an engine never reaches one, and leaves its place to the next", "[b13]") {
   ignore_stop();
   auto model = load(1, 2);
   auto running = call(model);
@@ -273,7 +273,7 @@ TEST_CASE_METHOD(fixture, "A call cancelled while it waits for an engine never r
 }
 
 TEST_CASE("A call cancelled in the queue of the pool gives back engine, place and pool queue", "[b13]") {
-  fixture f(1);
+  pooled_fixture f(1);
   auto model = f.load(1, 0);
   checkpoint busy;
   auto blocker = spawn(f.loop, f.pool.run(&checkpoint::pass, &busy));
@@ -294,7 +294,7 @@ TEST_CASE("A call cancelled in the queue of the pool gives back engine, place an
   CHECK(f.probe.runs() == 1);
 }
 
-TEST_CASE_METHOD(fixture, "A call that throws fails alone, also with something that is no exception", "[b15]") {
+TEST_CASE_METHOD(pooled_fixture, "A call that throws fails alone, also with something that is no exception", "[b15]") {
   int calls = 0;
   probe.on_embed = [&](auto inputs, auto& outputs, auto&) {
     if (++calls == 1) throw std::runtime_error("NaN in layer 3");
@@ -310,14 +310,16 @@ TEST_CASE_METHOD(fixture, "A call that throws fails alone, also with something t
   CHECK(probe.made() == 1);
 }
 
-TEST_CASE_METHOD(fixture, "An engine that returns the wrong number of results is told off, and its caller too", "[b15]") {
+TEST_CASE_METHOD(pooled_fixture, "An engine that returns the wrong number of results is told off, and its caller too",
+                 "[b15]") {
   probe.on_embed = [](auto inputs, auto& outputs, auto&) { outputs.resize(inputs.size() + 1, 1); };
   auto model = load(1, 0);
   CHECK_THAT(message_of(loop, model->embed(image(1, 1))), Catch::Contains("2 results for 1 inputs"));
   CHECK(failure_of(loop, model->embed(image(1, 1))) == errc::bad_output);
 }
 
-TEST_CASE_METHOD(fixture, "A factory that fails at its second engine fails the load, and the first engine goes", "[b19]") {
+TEST_CASE_METHOD(pooled_fixture, "A factory that fails at its second engine fails the load, and the first engine goes",
+                 "[b19]") {
   probe.on_make = [&] {
     if (probe.attempts() == 2) throw std::runtime_error("out of memory");
   };
@@ -329,7 +331,8 @@ TEST_CASE_METHOD(fixture, "A factory that fails at its second engine fails the l
   CHECK(probe.made() == 3);
 }
 
-TEST_CASE_METHOD(fixture, "A load cancelled while an engine is being made ends when that is done, and only then starts another",
+TEST_CASE_METHOD(pooled_fixture,
+                 "A load cancelled while an engine is being made ends when that is done, and only then starts another",
                  "[b9]") {
   checkpoint making;
   probe.on_make = [&] { making.pass(); };
@@ -349,7 +352,7 @@ TEST_CASE_METHOD(fixture, "A load cancelled while an engine is being made ends w
   CHECK(probe.most_made_at_once() == 1);
 }
 
-TEST_CASE_METHOD(fixture, "A call whose deadline passed while it waited is never started", "[b43]") {
+TEST_CASE_METHOD(pooled_fixture, "A call whose deadline passed while it waited is never started", "[b43]") {
   ignore_stop();
   auto model = load(1);
   auto running = call(model);
@@ -362,14 +365,15 @@ TEST_CASE_METHOD(fixture, "A call whose deadline passed while it waited is never
   CHECK(probe.runs() == 1);
 }
 
-TEST_CASE_METHOD(fixture, "A call that asks for a device is refused, by name, since pooled engines choose theirs", "[b18]") {
+TEST_CASE_METHOD(pooled_fixture, "A call that asks for a device is refused, by name, since pooled engines choose theirs",
+                 "[b18]") {
   auto model = load(1, 0);
   CHECK_THAT(message_of(loop, model->embed(image(1, 1), embed_options().on("cuda:1"))), Catch::Contains("'cuda:1'"));
   CHECK(failure_of(loop, model->embed(image(1, 1), embed_options().on("cuda:1"))) == errc::device_mismatch);
   CHECK(ask(loop, model) == 1);
 }
 
-TEST_CASE_METHOD(fixture, "A cancelled call still running when its model goes keeps its engine, which the pool destroys",
+TEST_CASE_METHOD(pooled_fixture, "A cancelled call still running when its model goes keeps its engine, which the pool destroys",
                  "[b36]") {
   ignore_stop();
   auto model = load(2);
@@ -386,7 +390,7 @@ TEST_CASE_METHOD(fixture, "A cancelled call still running when its model goes ke
   CHECK(probe.life(1).destroyed_on != std::this_thread::get_id());
 }
 
-TEST_CASE_METHOD(fixture, "A call and its inputs keep the model, whoever drops it", "[b36]") {
+TEST_CASE_METHOD(pooled_fixture, "A call and its inputs keep the model, whoever drops it", "[b36]") {
   ignore_stop();
   auto model = load(1);
   auto running = call(model);

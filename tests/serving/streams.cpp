@@ -27,7 +27,7 @@ using test::finish;
 using test::maker;
 using test::painter;
 using test::spawn;
-using lease = roster::lease<text_to_image>;
+using drawing_lease = roster::lease<text_to_image>;
 using drawing = roster::stream<image_event>;
 
 namespace {
@@ -35,8 +35,8 @@ namespace {
 enum class placement { pooled, pinned };
 
 /// A painter, placed one way or the other, loaded.
-struct fixture {
-  lease load(std::size_t queue_limit = 1024) {
+struct stream_fixture {
+  drawing_lease load(std::size_t queue_limit = 1024) {
     if (GENERATE(placement::pooled, placement::pinned) == placement::pooled)
       finish(loop, models.add("key", roster::pooled(pool, maker<painter>(probe)).queue_limit(queue_limit)));
     else
@@ -63,7 +63,7 @@ struct fixture {
     };
   }
 
-  drawing draw(const lease& model) {
+  drawing draw(const drawing_lease& model) {
     auto begun = model->generate(image_request("seven").steps(3));
     test::drain(loop);
     return begun;
@@ -78,7 +78,7 @@ struct fixture {
 
 /// The same, whose context and pool may go first.
 struct destroyable_fixture {
-  lease load() {
+  drawing_lease load() {
     if (where == placement::pooled)
       finish(*loop, models.add("key", roster::pooled(*pool, maker<painter>(probe))));
     else
@@ -103,7 +103,7 @@ std::uint32_t step_of(const std::optional<image_event>& event) {
 
 }  // namespace
 
-TEST_CASE_METHOD(fixture, "Chunks arrive in order, then the end once, then nothing", "[b23]") {
+TEST_CASE_METHOD(stream_fixture, "Chunks arrive in order, then the end once, then nothing", "[b23]") {
   auto stream = draw(load());
   for (std::uint32_t i = 1; i <= 3; ++i)
     CHECK(step_of(finish(loop, stream.next())) == i);
@@ -115,12 +115,13 @@ TEST_CASE_METHOD(fixture, "Chunks arrive in order, then the end once, then nothi
   CHECK(stream.progress() == roster::run_progress{3, 3});
 }
 
-TEST_CASE_METHOD(fixture, "What an engine throws comes after its chunks, once, and the next call is healthy", "[b15][b23]") {
-  int calls = 0;
+TEST_CASE_METHOD(stream_fixture, "What an engine throws comes after its chunks, once, and the next call is healthy",
+                 "[b15][b23]") {
+  int runs = 0;
   probe.on_paint = [&](const auto&, auto& chunks, auto&) {
     chunks.push(image_step(1, 2));
-    if (++calls == 1) throw std::runtime_error("out of memory");
-    if (calls == 2) throw 42;
+    if (++runs == 1) throw std::runtime_error("out of memory");
+    if (runs == 2) throw 42;
   };
   const auto model = load(0);
   auto first = draw(model);
@@ -136,7 +137,7 @@ TEST_CASE_METHOD(fixture, "What an engine throws comes after its chunks, once, a
   CHECK(probe.made() == 1);
 }
 
-TEST_CASE_METHOD(fixture, "A stream that could not start fails, and is never empty and successful", "[b22]") {
+TEST_CASE_METHOD(stream_fixture, "A stream that could not start fails, and is never empty and successful", "[b22]") {
   draw_for_ever();
   const auto model = load(0);
   auto running = draw(model);
@@ -149,7 +150,7 @@ TEST_CASE_METHOD(fixture, "A stream that could not start fails, and is never emp
   ended.await();
 }
 
-TEST_CASE_METHOD(fixture, "A stream fails when its device, deadline or thread is not to be had", "[b22]") {
+TEST_CASE_METHOD(stream_fixture, "A stream fails when its device, deadline or thread is not to be had", "[b22]") {
   const auto model = load();
   auto elsewhere = model->generate(image_request("x").on("cuda:7"));
   CHECK(failure_of(loop, elsewhere.next()) == errc::device_mismatch);
@@ -174,7 +175,7 @@ TEST_CASE("A stream whose engine cannot be made fails with the cause", "[b22]") 
   CHECK(step_of(finish(loop, healthy.next())) == 1);
 }
 
-TEST_CASE_METHOD(fixture, "When a stream has ended, its place is free", "[b12]") {
+TEST_CASE_METHOD(stream_fixture, "When a stream has ended, its place is free", "[b12]") {
   const auto model = load(0);
   for (int i = 0; i < 200; ++i) {
     auto stream = model->generate(image_request("x").steps(1));
@@ -184,7 +185,7 @@ TEST_CASE_METHOD(fixture, "When a stream has ended, its place is free", "[b12]")
   CHECK(probe.runs() == 200);
 }
 
-TEST_CASE_METHOD(fixture,
+TEST_CASE_METHOD(stream_fixture,
                  "A consumer that never reads holds its engine within the bound, and everything can still be shut down",
                  "[b24]") {
   std::atomic<std::uint32_t> pushed{0};
@@ -235,7 +236,7 @@ TEST_CASE_METHOD(destroyable_fixture, "A stream asked for after the context of i
   CHECK_FALSE(finish(elsewhere, stream.next()));
 }
 
-TEST_CASE_METHOD(fixture, "Dropping a stream that runs stops its engine within one step, and frees its place", "[b25]") {
+TEST_CASE_METHOD(stream_fixture, "Dropping a stream that runs stops its engine within one step, and frees its place", "[b25]") {
   draw_for_ever();
   const auto model = load(0);
   {
@@ -254,7 +255,7 @@ TEST_CASE_METHOD(fixture, "Dropping a stream that runs stops its engine within o
   CHECK(probe.runs() == 2);
 }
 
-TEST_CASE_METHOD(fixture, "A stream dropped while it waits for its turn never reaches an engine", "[b25]") {
+TEST_CASE_METHOD(stream_fixture, "A stream dropped while it waits for its turn never reaches an engine", "[b25]") {
   ignore_stop();
   const auto model = load(1);
   auto running = draw(model);
@@ -272,7 +273,8 @@ TEST_CASE_METHOD(fixture, "A stream dropped while it waits for its turn never re
   CHECK(probe.runs() == 2);
 }
 
-TEST_CASE_METHOD(fixture, "A stream dropped before the loop has seen it, or after its end, leaves nothing behind", "[b25]") {
+TEST_CASE_METHOD(stream_fixture, "A stream dropped before the loop has seen it, or after its end, leaves nothing behind",
+                 "[b25]") {
   const auto model = load(0);
   { auto unseen = model->generate(image_request("x")); }
   test::drain(loop);
@@ -293,7 +295,8 @@ TEST_CASE_METHOD(fixture, "A stream dropped before the loop has seen it, or afte
   CHECK(step_of(finish(loop, next.next())) == 1);
 }
 
-TEST_CASE_METHOD(fixture, "An engine deaf to the end of its stream keeps its place until it returns, and touches nothing freed",
+TEST_CASE_METHOD(stream_fixture,
+                 "An engine deaf to the end of its stream keeps its place until it returns, and touches nothing freed",
                  "[b25]") {
   ignore_stop();
   auto model = load(0);
@@ -311,7 +314,7 @@ TEST_CASE_METHOD(fixture, "An engine deaf to the end of its stream keeps its pla
   CHECK(ended.arrived() == 1);
 }
 
-TEST_CASE_METHOD(fixture, "A stream goes on when the last lease of its model is dropped", "[b25]") {
+TEST_CASE_METHOD(stream_fixture, "A stream goes on when the last lease of its model is dropped", "[b25]") {
   std::string prompt;
   probe.on_paint = [&](const auto& request, auto& chunks, auto&) {
     chunks.push(image_step(1, 2));
@@ -336,7 +339,7 @@ TEST_CASE_METHOD(fixture, "A stream goes on when the last lease of its model is 
   CHECK(prompt == "seven");
 }
 
-TEST_CASE_METHOD(fixture, "Progress is what the engine has done, step by step", "[b26]") {
+TEST_CASE_METHOD(stream_fixture, "Progress is what the engine has done, step by step", "[b26]") {
   checkpoint step_2;
   probe.on_paint = [&](const auto&, auto& chunks, auto& context) {
     context.report_progress(1, 2);
@@ -357,7 +360,7 @@ TEST_CASE_METHOD(fixture, "Progress is what the engine has done, step by step", 
   CHECK(stream.progress() == roster::run_progress{2, 2});
 }
 
-TEST_CASE_METHOD(fixture, "Cancelling a next ends that wait only, and loses no chunk", "[b25]") {
+TEST_CASE_METHOD(stream_fixture, "Cancelling a next ends that wait only, and loses no chunk", "[b25]") {
   ignore_stop();
   auto stream = draw(load());
   auto waiting = spawn(loop, stream.next());

@@ -1,6 +1,10 @@
 #pragma once
 
-// Checkpoints for threads, and objects that log where they were destroyed.
+// What tests of threads need: checkpoints, a pool that is kept busy, objects that log where they were destroyed.
+
+#include <roster/exec/blocking_pool.hpp>
+
+#include "tests/support/asio.hpp"
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
@@ -57,6 +61,14 @@ class checkpoint {
   int arrived_ = 0;
   bool open_ = false;
 };
+
+/// Occupies a thread of `pool` until `gate` is opened.
+inline task<void> occupy(asio::io_context& loop, roster::blocking_pool& pool, checkpoint& gate) {
+  auto blocker = spawn(loop, pool.run(&checkpoint::pass, &gate));
+  drain(loop);
+  gate.await();
+  return blocker;
+}
 
 /// Runs handlers until `done()`, waiting for them as long as operations are under way.
 template <typename Predicate>

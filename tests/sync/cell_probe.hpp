@@ -61,6 +61,15 @@ struct probe {
   };
 };
 
+inline asio::awaitable<int> get(int_cell& cell, probe& initialiser) {
+  const auto value = co_await cell.get_or_init(initialiser.initialiser());
+  co_return *value;
+}
+
+inline asio::awaitable<int> seven() {
+  co_return 7;
+}
+
 /// One `async_get_or_init` with a plain callback.
 template <typename T = int>
 class cell_request {

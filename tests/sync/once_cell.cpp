@@ -27,24 +27,17 @@ namespace asio = boost::asio;
 using roster::async_once_cell;
 using test::cell_request;
 using test::drain;
+using test::get;
 using test::int_cell;
 using test::probe;
+using test::seven;
 
 namespace {
-
-asio::awaitable<int> get(int_cell& cell, probe& initialiser) {
-  const auto value = co_await cell.get_or_init(initialiser.initialiser());
-  co_return *value;
-}
 
 template <typename Initialise>
 asio::awaitable<int> get_number(int_cell& cell, Initialise initialise) {
   const auto value = co_await cell.get_or_init(initialise);
   co_return *value;
-}
-
-asio::awaitable<int> seven() {
-  co_return 7;
 }
 
 asio::awaitable<int> throws_at_once() {

@@ -13,17 +13,9 @@
 namespace asio = boost::asio;
 using test::cell_request;
 using test::drain;
+using test::get;
 using test::int_cell;
 using test::probe;
-
-namespace {
-
-asio::awaitable<int> get(int_cell& cell, probe& initialiser) {
-  const auto value = co_await cell.get_or_init(initialiser.initialiser());
-  co_return *value;
-}
-
-}  // namespace
 
 TEST_CASE("the first caller's cancellation leaves the initialisation running for the others", "[cell][b9]") {
   asio::io_context context;

@@ -20,12 +20,9 @@ using test::cell_request;
 using test::drain;
 using test::int_cell;
 using test::probe;
+using test::seven;
 
 namespace {
-
-asio::awaitable<int> seven() {
-  co_return 7;
-}
 
 asio::awaitable<std::shared_ptr<int>> share(std::shared_ptr<int> what) {
   co_await asio::post(asio::use_awaitable);

@@ -79,28 +79,28 @@ asio::awaitable<bool> acquire_often(async_semaphore& semaphore) {
   co_return true;
 }
 
-asio::awaitable<bool> as_coroutine(async_semaphore& semaphore) {
+asio::awaitable<bool> acquire_as_coroutine(async_semaphore& semaphore) {
   const auto taken = co_await semaphore.acquire();
   co_return taken.owns_permit();
 }
 
-asio::awaitable<bool> with_use_awaitable(async_semaphore& semaphore) {
+asio::awaitable<bool> acquire_with_use_awaitable(async_semaphore& semaphore) {
   const auto taken = co_await semaphore.async_acquire(asio::use_awaitable);
   co_return taken.owns_permit();
 }
 
-asio::awaitable<bool> with_as_tuple(async_semaphore& semaphore) {
+asio::awaitable<bool> acquire_with_as_tuple(async_semaphore& semaphore) {
   const auto result = co_await semaphore.async_acquire(asio::as_tuple(asio::use_awaitable));
   co_return !std::get<0>(result) && std::get<1>(result).owns_permit();
 }
 
-asio::awaitable<bool> with_redirect_error(async_semaphore& semaphore) {
+asio::awaitable<bool> acquire_with_redirect_error(async_semaphore& semaphore) {
   error_code code = asio::error::would_block;
   const auto taken = co_await semaphore.async_acquire(asio::redirect_error(asio::use_awaitable, code));
   co_return !code && taken.owns_permit();
 }
 
-asio::awaitable<bool> with_deferred(async_semaphore& semaphore) {
+asio::awaitable<bool> acquire_with_deferred(async_semaphore& semaphore) {
   const auto taken = co_await semaphore.async_acquire(asio::deferred);
   co_return taken.owns_permit();
 }
@@ -271,7 +271,7 @@ TEST_CASE("cancelling a waiter for a permit twice, late, or from another thread 
   async_semaphore semaphore{context, 1};
   auto held = semaphore.try_acquire();
   request twice{semaphore}, late{semaphore};
-  auto foreign = test::spawn(context, as_coroutine(semaphore));
+  auto foreign = test::spawn(context, acquire_as_coroutine(semaphore));
   drain(context);
   twice.cancel();
   twice.cancel();
@@ -374,7 +374,8 @@ TEST_CASE("a semaphore may be destroyed by the handler it called", "[semaphore][
 }
 
 TEST_CASE("coroutine forms and coroutine tokens get a permit", "[semaphore][tokens]") {
-  const auto form = GENERATE(as_coroutine, with_use_awaitable, with_as_tuple, with_redirect_error, with_deferred);
+  const auto form = GENERATE(acquire_as_coroutine, acquire_with_use_awaitable, acquire_with_as_tuple,
+                             acquire_with_redirect_error, acquire_with_deferred);
   const bool contended = GENERATE(false, true);
   asio::io_context context;
   async_semaphore semaphore{context, 1};

@@ -26,38 +26,38 @@ namespace {
 
 using unique_guard = async_shared_mutex::unique_guard;
 
-asio::awaitable<bool> with_use_awaitable(async_shared_mutex& mutex) {
+asio::awaitable<bool> lock_with_use_awaitable(async_shared_mutex& mutex) {
   const auto guard = co_await mutex.async_lock(asio::use_awaitable);
   co_return guard.owns_lock();
 }
 
-asio::awaitable<bool> with_as_tuple(async_shared_mutex& mutex) {
+asio::awaitable<bool> lock_with_as_tuple(async_shared_mutex& mutex) {
   const auto result = co_await mutex.async_lock(asio::as_tuple(asio::use_awaitable));
   co_return std::get<1>(result).owns_lock() == !std::get<0>(result) && std::get<1>(result).owns_lock();
 }
 
-asio::awaitable<bool> with_redirect_error(async_shared_mutex& mutex) {
+asio::awaitable<bool> lock_with_redirect_error(async_shared_mutex& mutex) {
   error_code code = asio::error::would_block;
   const auto guard = co_await mutex.async_lock(asio::redirect_error(asio::use_awaitable, code));
   co_return guard.owns_lock() && !code;
 }
 
-asio::awaitable<bool> with_deferred(async_shared_mutex& mutex) {
+asio::awaitable<bool> lock_with_deferred(async_shared_mutex& mutex) {
   const auto guard = co_await mutex.async_lock(asio::deferred);
   co_return guard.owns_lock();
 }
 
-asio::awaitable<bool> shared_with_use_awaitable(async_shared_mutex& mutex) {
+asio::awaitable<bool> lock_shared_with_use_awaitable(async_shared_mutex& mutex) {
   const auto guard = co_await mutex.async_lock_shared(asio::use_awaitable);
   co_return guard.owns_lock();
 }
 
-asio::awaitable<bool> as_coroutine(async_shared_mutex& mutex) {
+asio::awaitable<bool> lock_as_coroutine(async_shared_mutex& mutex) {
   const auto guard = co_await mutex.lock();
   co_return guard.owns_lock();
 }
 
-asio::awaitable<bool> shared_as_coroutine(async_shared_mutex& mutex) {
+asio::awaitable<bool> lock_shared_as_coroutine(async_shared_mutex& mutex) {
   const auto guard = co_await mutex.lock_shared();
   co_return guard.owns_lock();
 }
@@ -82,8 +82,8 @@ asio::awaitable<error_code> aborted_as_tuple(async_shared_mutex& mutex) {
 }  // namespace
 
 TEST_CASE("coroutine forms and coroutine tokens get a guard, whether the lock is free or not", "[lock][tokens]") {
-  const auto form = GENERATE(with_use_awaitable, with_as_tuple, with_redirect_error, with_deferred, shared_with_use_awaitable,
-                             as_coroutine, shared_as_coroutine);
+  const auto form = GENERATE(lock_with_use_awaitable, lock_with_as_tuple, lock_with_redirect_error, lock_with_deferred,
+                             lock_shared_with_use_awaitable, lock_as_coroutine, lock_shared_as_coroutine);
   const bool contended = GENERATE(false, true);
   asio::io_context context;
   async_shared_mutex mutex{context};
