@@ -1,7 +1,8 @@
 #pragma once
 
-// Everything but the adapters for inference engines, which are included one by one.
+// Everything but the adapters for inference engines and what tests use, which are included one by one.
 
+#include <roster/call/clock.hpp>
 #include <roster/call/run_context.hpp>
 #include <roster/capability/capability.hpp>
 #include <roster/capability/image_embedding.hpp>
@@ -11,6 +12,7 @@
 #include <roster/error.hpp>
 #include <roster/exec/blocking_pool.hpp>
 #include <roster/exec/stream.hpp>
+#include <roster/exec/time_source.hpp>
 #include <roster/exec/within.hpp>
 #include <roster/exec/worker_thread.hpp>
 #include <roster/registry/catalog.hpp>

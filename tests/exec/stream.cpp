@@ -36,8 +36,8 @@ using test::spawn;
 namespace {
 
 using worker_type = worker_thread<engine>;
-using chunk = std::unique_ptr<int>;  // move-only
-using stream_type = roster::stream<chunk>;
+using boxed_int = std::unique_ptr<int>;  // move-only
+using stream_type = roster::stream<boxed_int>;
 
 /// Everything up to the end.
 asio::awaitable<std::vector<int>> collect(stream_type& from) {
@@ -51,7 +51,7 @@ asio::awaitable<std::vector<int>> collect(stream_type& from) {
 
 /// Pushes `count` numbers, as long as they are wanted.
 auto numbers(int count) {
-  return [count](engine&, sink<chunk>& out, run_context&) {
+  return [count](engine&, sink<boxed_int>& out, run_context&) {
     for (int i = 0; i < count && out.push(std::make_unique<int>(i)); ++i) {
     }
   };
@@ -70,7 +70,7 @@ struct fixture {
 
   template <typename Produce>
   stream_type start(Produce produce, std::size_t capacity = 4) {
-    return worker->start_stream<chunk>(call_options(), std::move(produce), capacity);
+    return worker->start_stream<boxed_int>(call_options(), std::move(produce), capacity);
   }
 
   template <typename T>
@@ -121,7 +121,7 @@ TEST_CASE("A chunk that is buffered is read without suspending", "[b23]") {
 TEST_CASE("A consumer resumes on its own executor, whoever pushes, and whether it waited or not", "[b4]") {
   fixture f;
   checkpoint gate;
-  auto stream = f.start([&](engine&, sink<chunk>& out, run_context&) {
+  auto stream = f.start([&](engine&, sink<boxed_int>& out, run_context&) {
     out.push(std::make_unique<int>(0));
     gate.pass();
     out.push(std::make_unique<int>(1));
@@ -147,7 +147,7 @@ TEST_CASE("A consumer resumes on its own executor, whoever pushes, and whether i
 TEST_CASE("An error after values is rethrown once after those values, then the stream has ended", "[b23]") {
   fixture f;
   const bool standard = GENERATE(true, false);
-  auto stream = f.start([=](engine&, sink<chunk>& out, run_context&) {
+  auto stream = f.start([=](engine&, sink<boxed_int>& out, run_context&) {
     out.push(std::make_unique<int>(1));
     out.push(std::make_unique<int>(2));
     if (standard) throw std::runtime_error("context window exceeded");
@@ -179,31 +179,31 @@ TEST_CASE("A failed start is an error of the stream, never an empty success", "[
   };
   SECTION("the factory throws") {
     worker_type worker(loop.get_executor(), []() -> engine { throw std::runtime_error("no such model"); });
-    expect(worker.start_stream<chunk>(call_options(), numbers(3)),
+    expect(worker.start_stream<boxed_int>(call_options(), numbers(3)),
            [](auto& call) { CHECK_THROWS_WITH(std::rethrow_exception(call.failure()), "no such model"); });
   }
   SECTION("the worker lives on another device") {
     worker_type worker(loop.get_executor(), make_engine, "cpu");
     auto start = spawn(loop, worker.start());
     run_until(loop, [&] { return start.done(); });
-    expect(worker.start_stream<chunk>(call_options().on("cuda:0"), numbers(3)),
+    expect(worker.start_stream<boxed_int>(call_options().on("cuda:0"), numbers(3)),
            [](auto& call) { CHECK(call.code() == errc::device_mismatch); });
   }
   SECTION("the worker was stopped") {
     worker_type worker(loop.get_executor(), make_engine);
     auto stop = spawn(loop, worker.stop());
     run_until(loop, [&] { return stop.done(); });
-    expect(worker.start_stream<chunk>(call_options(), numbers(3)), [](auto& call) { CHECK(call.code() == errc::stopped); });
+    expect(worker.start_stream<boxed_int>(call_options(), numbers(3)), [](auto& call) { CHECK(call.code() == errc::stopped); });
   }
   SECTION("the deadline has passed") {
     worker_type worker(loop.get_executor(), make_engine);
-    expect(worker.start_stream<chunk>(call_options().deadline(call_options::time_point::clock::now()), numbers(3)),
+    expect(worker.start_stream<boxed_int>(call_options().deadline(call_options::time_point::clock::now()), numbers(3)),
            [](auto& call) { CHECK(call.code() == errc::deadline_exceeded); });
   }
   SECTION("no room for a single chunk") {
     worker_type worker(loop.get_executor(), make_engine);
     try {
-      auto refused = worker.start_stream<chunk>(call_options(), numbers(3), 0);
+      auto refused = worker.start_stream<boxed_int>(call_options(), numbers(3), 0);
       FAIL("nothing thrown");
     } catch (const roster::error& failure) {
       CHECK(failure.code() == errc::invalid_argument);
@@ -215,7 +215,7 @@ TEST_CASE("A stream starts when it is asked for, not when it is first read") {
   fixture f;
   checkpoint gate;
   gate.open();
-  auto stream = f.start([&](engine&, sink<chunk>&, run_context&) { gate.pass(); });
+  auto stream = f.start([&](engine&, sink<boxed_int>&, run_context&) { gate.pass(); });
   f.settle();
   CHECK(gate.arrived() == 1);
 }
@@ -224,7 +224,7 @@ TEST_CASE("A consumer that never reads: the buffer stays within its bound, and t
   fixture f;
   std::atomic<int> pushed{0};
   auto stream = f.start(
-      [&](engine&, sink<chunk>& out, run_context&) {
+      [&](engine&, sink<boxed_int>& out, run_context&) {
         while (out.push(std::make_unique<int>(pushed)))
           ++pushed;
       },
@@ -255,7 +255,7 @@ TEST_CASE("An engine that waits for room goes on once half of what is buffered h
   fixture f;
   std::atomic<int> pushed{0};
   auto stream = f.start(
-      [&](engine&, sink<chunk>& out, run_context&) {
+      [&](engine&, sink<boxed_int>& out, run_context&) {
         while (out.push(std::make_unique<int>(pushed)))
           ++pushed;
       },
@@ -272,7 +272,7 @@ TEST_CASE("A stream whose capacity nobody gives has the default one", "[b24]") {
   fixture f;
   std::atomic<std::size_t> pushed{0};
   checkpoint full;
-  auto stream = f.worker->start_stream<chunk>(call_options(), [&](engine&, sink<chunk>& out, run_context&) {
+  auto stream = f.worker->start_stream<boxed_int>(call_options(), [&](engine&, sink<boxed_int>& out, run_context&) {
     while (pushed < worker_type::default_stream_capacity && out.push(std::make_unique<int>(0)))
       ++pushed;
     full.arrive();
@@ -289,7 +289,7 @@ TEST_CASE("A stream whose capacity nobody gives has the default one", "[b24]") {
 TEST_CASE("A worker destroyed while the consumer waits ends the stream with its own error", "[b27]") {
   fixture f;
   checkpoint gate;
-  auto stream = f.start([&](engine&, sink<chunk>& out, run_context& context) {
+  auto stream = f.start([&](engine&, sink<boxed_int>& out, run_context& context) {
     gate.arrive();
     while (!context.stop_requested())
       std::this_thread::yield();
@@ -336,7 +336,7 @@ TEST_CASE("A consumer that leaves early stops the engine at its next step and fr
   fixture f;
   std::atomic<int> steps{0};
   std::atomic<bool> asked{false};
-  auto produce = [&](engine&, sink<chunk>& out, run_context& context) {
+  auto produce = [&](engine&, sink<boxed_int>& out, run_context& context) {
     while (out.push(std::make_unique<int>(0)))
       ++steps;
     asked = context.stop_requested();
@@ -354,11 +354,11 @@ TEST_CASE("A stream dropped while its call is queued never reaches the engine, t
   fixture f;
   checkpoint busy, gate;
   std::atomic<bool> reached{false};
-  auto blocking = [&](engine&, sink<chunk>&, run_context&) {
+  auto blocking = [&](engine&, sink<boxed_int>&, run_context&) {
     busy.arrive();
     gate.pass();
   };
-  auto produce = [&](engine&, sink<chunk>&, run_context&) { reached = true; };
+  auto produce = [&](engine&, sink<boxed_int>&, run_context&) { reached = true; };
   auto running = f.start(blocking);
   {
     auto dropped = f.start(produce);
@@ -368,7 +368,7 @@ TEST_CASE("A stream dropped while its call is queued never reaches the engine, t
   gate.open();
   while (f.worker->depth() != 0)
     std::this_thread::yield();
-  auto last = f.start([](engine&, sink<chunk>&, run_context&) {});
+  auto last = f.start([](engine&, sink<boxed_int>&, run_context&) {});
   CHECK_FALSE(f.finish(last.next()).value());
   CHECK_FALSE(reached);
 }
@@ -382,7 +382,7 @@ TEST_CASE("A stream dropped while its call is queued never reaches the engine", 
   gate.await();
   bool reached = false;
   {
-    auto stream = f.start([&](engine&, sink<chunk>&, run_context&) { reached = true; });
+    auto stream = f.start([&](engine&, sink<boxed_int>&, run_context&) { reached = true; });
     test::drain(f.loop);
     CHECK(f.worker->depth() == 2);
   }
@@ -398,7 +398,7 @@ TEST_CASE("A stream dropped before the loop heard of it never reaches the engine
   fixture f;
   bool reached = false;
   {
-    auto stream = f.start([&](engine&, sink<chunk>&, run_context&) { reached = true; });
+    auto stream = f.start([&](engine&, sink<boxed_int>&, run_context&) { reached = true; });
   }
   f.settle();
   CHECK_FALSE(reached);
@@ -416,7 +416,7 @@ TEST_CASE("cancel drops what is buffered: next fails once with operation_aborted
 
 TEST_CASE("cancel ends a next that waits", "[b25]") {
   fixture f;
-  auto stream = f.start([](engine&, sink<chunk>&, run_context& context) {
+  auto stream = f.start([](engine&, sink<boxed_int>&, run_context& context) {
     while (!context.stop_requested())
       std::this_thread::yield();
   });
@@ -431,7 +431,7 @@ TEST_CASE("cancel ends a next that waits", "[b25]") {
 TEST_CASE("A cancelled next ends that wait only, and loses no chunk", "[b25]") {
   fixture f;
   checkpoint gate;
-  auto stream = f.start([&](engine&, sink<chunk>& out, run_context&) {
+  auto stream = f.start([&](engine&, sink<boxed_int>& out, run_context&) {
     gate.pass();
     for (int i = 0; i < 3; ++i)
       out.push(std::make_unique<int>(i));
@@ -449,7 +449,7 @@ TEST_CASE("A cancelled next ends that wait only, and loses no chunk", "[b25]") {
 TEST_CASE("Progress is what the engine reported for work that is done", "[b26]") {
   fixture f;
   checkpoint second, third;
-  auto stream = f.start([&](engine&, sink<chunk>& out, run_context& context) {
+  auto stream = f.start([&](engine&, sink<boxed_int>& out, run_context& context) {
     context.report_progress(1, 3);
     out.push(std::make_unique<int>(1));
     second.pass();
@@ -471,8 +471,8 @@ TEST_CASE("The engine sees the deadline of its call") {
   fixture f;
   const auto when = call_options::time_point::clock::now() + std::chrono::hours(1);
   std::optional<call_options::time_point> seen;
-  auto produce = [&](engine&, sink<chunk>&, run_context& context) { seen = context.deadline(); };
-  auto stream = f.worker->start_stream<chunk>(call_options().deadline(when), produce);
+  auto produce = [&](engine&, sink<boxed_int>&, run_context& context) { seen = context.deadline(); };
+  auto stream = f.worker->start_stream<boxed_int>(call_options().deadline(when), produce);
   CHECK(f.finish(collect(stream)).succeeded());
   CHECK(seen == when);
 }

@@ -1,5 +1,7 @@
 // The queue of a blocking pool, its threads and its admission, under every schedule.
 
+#include <roster/exec/time_source.hpp>
+
 #include "tests/model/stepped.hpp"
 
 #include <functional>
@@ -21,7 +23,7 @@ class queue_model {
  public:
   class work final : public roster::detail::task {
    public:
-    work(queue_model& model, enqueue_mode mode) : task(std::nullopt, mode), model_(model) {}
+    work(queue_model& model, enqueue_mode mode) : task(std::nullopt, *roster::steady_time(), mode), model_(model) {}
 
     void execute() noexcept override {
       ensure(!executed_, "work runs once");
@@ -73,7 +75,7 @@ class queue_model {
   };
 
   queue_model(std::size_t threads, std::size_t limit)
-      : queue(std::make_shared<task_queue>(threads, limit)), threads_(threads), limit_(limit) {}
+      : queue(std::make_shared<task_queue>(threads, limit, roster::steady_time())), threads_(threads), limit_(limit) {}
 
   std::shared_ptr<work> make(enqueue_mode mode = enqueue_mode::wait_if_full) {
     return works_.emplace_back(std::make_shared<work>(*this, mode));

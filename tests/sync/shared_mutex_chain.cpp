@@ -107,11 +107,11 @@ TEST_CASE("100,000 waiters that an executor drops hand the lock on without growi
 TEST_CASE("100,000 waiters for one permit do not grow the stack", "[semaphore][b3]") {
   asio::io_context context;
   async_semaphore semaphore{context, 1};
-  auto permit = semaphore.try_acquire();
+  auto held = semaphore.try_acquire();
   int served = 0;
   for (int i = 0; i < many; ++i)
     semaphore.async_acquire([&](error_code, async_semaphore::permit) { ++served; });
-  permit.reset();
+  held.reset();
   drain(context);
   CHECK(served == many);
   CHECK(semaphore.available() == 1);
@@ -121,13 +121,13 @@ TEST_CASE("a strand that dies with 100,000 waiters for one permit does not grow 
   auto context = std::make_unique<asio::io_context>();
   async_semaphore semaphore{*context, 1};
   std::optional<asio::strand<asio::io_context::executor_type>> strand{context->get_executor()};
-  auto permit = semaphore.try_acquire();
+  auto held = semaphore.try_acquire();
   auto owned = std::make_shared<int>(0);
   for (int i = 0; i < many; ++i) {
     auto handler = [owned](error_code, async_semaphore::permit) { ++*owned; };
     semaphore.async_acquire(asio::bind_executor(*strand, handler));
   }
-  permit.reset();
+  held.reset();
   strand.reset();
   context.reset();
   CHECK(owned.use_count() == 1);
@@ -138,11 +138,11 @@ TEST_CASE("100,000 waiters that an executor drops hand a permit on without growi
   asio::io_context context;
   async_semaphore semaphore{context, 1};
   const test::dropping_executor dropping{&context};
-  auto permit = semaphore.try_acquire();
+  auto held = semaphore.try_acquire();
   auto owned = std::make_shared<int>(0);
   for (int i = 0; i < many; ++i)
     semaphore.async_acquire(asio::bind_executor(dropping, [owned](error_code, async_semaphore::permit) { ++*owned; }));
-  permit.reset();
+  held.reset();
   CHECK(owned.use_count() == 1);
   CHECK(*owned == 0);
   CHECK(semaphore.available() == 1);

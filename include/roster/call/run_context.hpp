@@ -1,6 +1,7 @@
 #pragma once
 
 #include <roster/call/call_options.hpp>
+#include <roster/call/clock.hpp>
 #include <roster/error.hpp>
 
 #include <boost/system/error_code.hpp>
@@ -57,8 +58,11 @@ class run_context {
   /// The context of a call without a deadline. Created by the code that runs the work; create one to call an engine directly.
   run_context() {}
 
-  /// The context of a call with a deadline.
+  /// The context of a call with a deadline, by `std::chrono::steady_clock`.
   explicit run_context(std::optional<call_options::time_point> deadline) : deadline_(deadline) {}
+
+  /// The context of a call with a deadline by `time`, which must outlive it.
+  run_context(std::optional<call_options::time_point> deadline, const clock& time) : deadline_(deadline), clock_(&time) {}
 
   run_context(const run_context&) = delete;
   run_context& operator=(const run_context&) = delete;
@@ -75,7 +79,9 @@ class run_context {
   const std::optional<call_options::time_point>& deadline() const noexcept { return deadline_; }
 
   /// Whether the deadline has passed.
-  bool expired() const { return deadline_ && *deadline_ <= call_options::time_point::clock::now(); }
+  bool expired() const {
+    return deadline_ && *deadline_ <= (clock_ ? clock_->now() : call_options::time_point::clock::now());
+  }
 
   /// Reports that `done` of `total` steps are finished.
   void report_progress(std::uint32_t done, std::uint32_t total) noexcept {
@@ -107,6 +113,7 @@ class run_context {
   }
 
   std::optional<call_options::time_point> deadline_;
+  const clock* clock_ = nullptr;  // null for the steady clock
   std::mutex mutex_;
   detail::stop_listener* listener_ = nullptr;
   std::atomic<bool> stop_{false};           // carries no data: relaxed

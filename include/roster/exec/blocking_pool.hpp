@@ -5,6 +5,7 @@
 #include <roster/detail/waiter.hpp>
 #include <roster/exec/detail/call_task.hpp>
 #include <roster/exec/detail/task_queue.hpp>
+#include <roster/exec/time_source.hpp>
 
 #include <boost/asio/system_executor.hpp>
 
@@ -49,9 +50,10 @@ class blocking_pool {
   /// How many calls are queued before the next ones wait for admission, unless told otherwise.
   static constexpr std::size_t default_queue_limit = 1024;
 
-  /// Starts `threads` threads. Throws `invalid_argument` for none, and what `std::thread` throws, with every thread joined that
+  /// Starts `threads` threads. The deadlines of calls are by `time`. Throws `invalid_argument` for none, and what `std::thread` throws, with every thread joined that
   /// had started.
-  explicit blocking_pool(std::size_t threads, std::size_t queue_limit = default_queue_limit);
+  explicit blocking_pool(std::size_t threads, std::size_t queue_limit = default_queue_limit,
+                         std::shared_ptr<const clock> time = steady_time());
 
   blocking_pool(const blocking_pool&) = delete;
   blocking_pool& operator=(const blocking_pool&) = delete;
@@ -173,12 +175,15 @@ class blocking_pool {
 
 #if ROSTER_DEFINITIONS_HERE
 
-ROSTER_DECL blocking_pool::blocking_pool(std::size_t threads, std::size_t queue_limit)
-    : queue_(std::make_shared<detail::task_queue>(check(threads), queue_limit)),
+ROSTER_DECL blocking_pool::blocking_pool(std::size_t threads, std::size_t queue_limit, std::shared_ptr<const clock> time)
+    : queue_(std::make_shared<detail::task_queue>(check(threads), queue_limit, std::move(time))),
       threads_(std::make_shared<detail::thread_group>()) {
   try {
     for (std::size_t i = 0; i < threads; ++i)
-      threads_->launch([queue = queue_] { queue->serve(); });
+      threads_->launch([queue = queue_] {
+        queue->serve();
+        queue->thread_ended();
+      });
   } catch (...) {
     shut_down();
     throw;

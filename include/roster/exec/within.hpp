@@ -3,13 +3,13 @@
 #include <roster/call/call_options.hpp>
 #include <roster/detail/asio.hpp>
 #include <roster/detail/cancel_spawned.hpp>
+#include <roster/exec/time_source.hpp>
 
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/cancellation_state.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/system/system_error.hpp>
@@ -26,15 +26,15 @@ namespace detail {
 /// An operation and the timer that cancels it, on one strand.
 class timed_operation : public std::enable_shared_from_this<timed_operation> {
  public:
-  explicit timed_operation(const asio::strand<asio::any_io_executor>& strand) : strand_(strand), timer_(strand) {}
+  timed_operation(const asio::strand<asio::any_io_executor>& strand, std::shared_ptr<time_source> time)
+      : strand_(strand), time_(std::move(time)) {}
 
   void start_timer(call_options::time_point deadline) {
-    timer_.expires_at(deadline);
-    timer_.async_wait([self = shared_from_this()](error_code code) {
-      if (code || self->ended_) return;
-      self->expired_ = true;
-      self->cancel();
+    deadline_ = deadline;
+    alarm_ = time_->make_alarm(*strand_, [weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->ring();
     });
+    alarm_->set(deadline);
   }
 
   /// From any thread.
@@ -46,7 +46,7 @@ class timed_operation : public std::enable_shared_from_this<timed_operation> {
 
   void end() {
     ended_ = true;
-    timer_.cancel();
+    alarm_.reset();
   }
 
   bool expired() const noexcept { return expired_; }
@@ -54,13 +54,21 @@ class timed_operation : public std::enable_shared_from_this<timed_operation> {
   asio::cancellation_slot slot() noexcept { return signal_.slot(); }
 
  private:
+  void ring() {
+    if (ended_ || time_->now() < deadline_) return;
+    expired_ = true;
+    cancel();
+  }
+
   void cancel() noexcept {
     ended_ = true;
     cancel_spawned(strand_, std::shared_ptr<asio::cancellation_signal>(shared_from_this(), &signal_));
   }
 
   const std::optional<asio::strand<asio::any_io_executor>> strand_;
-  asio::steady_timer timer_;
+  const std::shared_ptr<time_source> time_;
+  call_options::time_point deadline_;
+  std::unique_ptr<alarm> alarm_;
   asio::cancellation_signal signal_;
   bool ended_ = false;
   bool expired_ = false;
@@ -88,7 +96,7 @@ asio::awaitable<T> run_timed(std::shared_ptr<timed_operation> timed, call_option
 
 }  // namespace detail
 
-/// Awaits an operation until `deadline`; then cancels it and awaits its end. Unlike Asio's `||` with a timer this returns
+/// Awaits an operation until it is `deadline` by `time`; then cancels it and awaits its end. Unlike Asio's `||` with a timer this returns
 /// whatever the operation ends with, errors too, and may be used on a context with many threads.
 ///
 /// **Completion**: when the operation has ended, with its value, even if that came after the deadline.
@@ -97,12 +105,13 @@ asio::awaitable<T> run_timed(std::shared_ptr<timed_operation> timed, call_option
 /// that runs out, the program terminates.
 /// **Errors**: the operation's; `deadline_exceeded` when the deadline had passed and the operation ended as cancelled.
 ///
-///     auto model = co_await roster::within(deadline, models.get("digits"));
+///     auto model = co_await roster::within(roster::steady_time(), deadline, models.get("digits"));
 template <typename T>
-[[nodiscard]] asio::awaitable<T> within(call_options::time_point deadline, asio::awaitable<T> operation) {
+[[nodiscard]] asio::awaitable<T> within(std::shared_ptr<time_source> time, call_options::time_point deadline,
+                                        asio::awaitable<T> operation) {
   const asio::any_io_executor executor = co_await asio::this_coro::executor;
   const asio::cancellation_state cancellation = co_await asio::this_coro::cancellation_state;
-  const auto timed = std::make_shared<detail::timed_operation>(asio::strand<asio::any_io_executor>(executor));
+  const auto timed = std::make_shared<detail::timed_operation>(asio::strand<asio::any_io_executor>(executor), std::move(time));
   // Not co_spawn's own handler: up to Boost 1.81 at least, the strand uses it after it was destroyed here.
   if (auto slot = cancellation.slot(); slot.is_connected())
     slot.assign([weak = std::weak_ptr<detail::timed_operation>(timed)](asio::cancellation_type) {
@@ -113,12 +122,16 @@ template <typename T>
                                     std::move(unconnected));
 }
 
+/// The same, by the steady clock.
+template <typename T>
+[[nodiscard]] asio::awaitable<T> within(call_options::time_point deadline, asio::awaitable<T> operation) {
+  return within(steady_time(), deadline, std::move(operation));
+}
+
 /// The same, for as long as `duration` from now.
 template <typename T>
-[[nodiscard]] asio::awaitable<T> within(std::chrono::steady_clock::duration duration, asio::awaitable<T> operation) {
-  const auto now = std::chrono::steady_clock::now();
-  const auto most = (call_options::time_point::max)() - now;
-  return within(duration < most ? now + duration : (call_options::time_point::max)(), std::move(operation));
+[[nodiscard]] asio::awaitable<T> within(clock::duration duration, asio::awaitable<T> operation) {
+  return within(steady_time()->from_now(duration), std::move(operation));
 }
 
 ROSTER_END_NAMESPACE

@@ -4,6 +4,7 @@
 #include <roster/exec/detail/start_stream.hpp>
 #include <roster/exec/detail/worker_core.hpp>
 #include <roster/exec/stream.hpp>
+#include <roster/exec/time_source.hpp>
 
 #include <concepts>
 #include <cstddef>
@@ -61,10 +62,10 @@ class worker_thread {
   /// the worker starts.
   template <typename Factory>
   worker_thread(asio::any_io_executor executor, Factory factory, device default_device = device(),
-                std::size_t queue_limit = default_queue_limit)
+                std::size_t queue_limit = default_queue_limit, std::shared_ptr<const clock> time = steady_time())
       : core_(detail::make_context_bound<core>(executor,
                                                std::make_shared<detail::state_factory_of<State, Factory>>(std::move(factory)),
-                                               std::move(default_device), queue_limit)) {}
+                                               std::move(default_device), queue_limit, std::move(time))) {}
 
   /// Takes the worker over. The other can only be destroyed.
   worker_thread(worker_thread&&) noexcept = default;

@@ -34,12 +34,21 @@ template <capability... Capabilities>
 class catalog {
  public:
   /// Empty registries whose loaders run on `executor`.
-  explicit catalog(asio::any_io_executor executor) : registries_(registry_args<Capabilities>(executor)...) {}
+  explicit catalog(asio::any_io_executor executor) : catalog(std::move(executor), steady_time()) {}
+
+  /// The same, with the time of all registries.
+  catalog(asio::any_io_executor executor, std::shared_ptr<time_source> time)
+      : registries_(registry_args<Capabilities>(executor, time)...) {}
 
   /// Registries with built-in models, one table for each capability.
   explicit catalog(asio::any_io_executor executor,
                    const builtin_models<Capabilities>&... builtin) requires(sizeof...(Capabilities) > 0)
-      : registries_(registry_args<Capabilities>(executor, builtin)...) {}
+      : catalog(std::move(executor), steady_time(), builtin...) {}
+
+  /// The same, with the time of all registries.
+  catalog(asio::any_io_executor executor, std::shared_ptr<time_source> time,
+          const builtin_models<Capabilities>&... builtin) requires(sizeof...(Capabilities) > 0)
+      : registries_(registry_args<Capabilities>(executor, time, builtin)...) {}
 
   /// The registry of one capability.
   template <capability Capability>
@@ -113,17 +122,20 @@ class catalog {
 
   template <typename Capability>
   struct registry_args {
-    explicit registry_args(const asio::any_io_executor& loop_executor) : executor(loop_executor) {}
-    registry_args(const asio::any_io_executor& loop_executor, const builtin_models<Capability>& models)
-        : executor(loop_executor), builtin(&models) {}
+    registry_args(const asio::any_io_executor& loop_executor, const std::shared_ptr<time_source>& loop_time)
+        : executor(loop_executor), time(loop_time) {}
+    registry_args(const asio::any_io_executor& loop_executor, const std::shared_ptr<time_source>& loop_time,
+                  const builtin_models<Capability>& models)
+        : executor(loop_executor), time(loop_time), builtin(&models) {}
     const asio::any_io_executor& executor;
+    const std::shared_ptr<time_source>& time;
     const builtin_models<Capability>* builtin = nullptr;
   };
 
   template <typename Capability>
   struct holder {
     holder(const registry_args<Capability>& from)
-        : models(from.executor, from.builtin ? *from.builtin : builtin_models<Capability>()) {}
+        : models(from.executor, from.builtin ? *from.builtin : builtin_models<Capability>(), from.time) {}
     registry<Capability> models;
   };
 

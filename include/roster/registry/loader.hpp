@@ -2,6 +2,7 @@
 
 #include <roster/call/model_info.hpp>
 #include <roster/detail/asio.hpp>
+#include <roster/exec/time_source.hpp>
 #include <roster/registry/detail/load_graph.hpp>
 #include <roster/registry/lease.hpp>
 
@@ -39,6 +40,9 @@ class load_context {
   /// The registry's executor.
   const asio::any_io_executor& get_executor() const noexcept { return executor_; }
 
+  /// The registry's time.
+  const std::shared_ptr<time_source>& time() const noexcept { return time_; }
+
   /// Looks up, and loads if need be, a model that this one is made from.
   ///
   /// **Deadlock**: a loader that calls the registry directly instead waits for ever if the other load waits, directly or not,
@@ -54,12 +58,18 @@ class load_context {
   template <typename Model>
   friend class detail::registry_entry;
 
-  load_context(std::string key, model_info info, asio::any_io_executor executor, detail::load_node& self)
-      : key_(std::move(key)), info_(std::move(info)), executor_(std::move(executor)), self_(self) {}
+  load_context(std::string key, model_info info, asio::any_io_executor executor, std::shared_ptr<time_source> time,
+               detail::load_node& self)
+      : key_(std::move(key)),
+        info_(std::move(info)),
+        executor_(std::move(executor)),
+        time_(std::move(time)),
+        self_(self) {}
 
   std::string key_;
   model_info info_;
   asio::any_io_executor executor_;
+  std::shared_ptr<time_source> time_;
   detail::load_node& self_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <roster/detail/async_coroutine.hpp>
 #include <roster/detail/context_bound.hpp>
+#include <roster/exec/time_source.hpp>
 #include <roster/registry/detail/registry_core.hpp>
 #include <roster/registry/lease.hpp>
 #include <roster/registry/loader.hpp>
@@ -52,19 +53,22 @@ class registry {
   /// What a lookup returns.
   using lease_type = lease<Capability>;
 
-  /// A registry whose loaders run on `executor`, with `builtin` to fall back on.
+  /// A registry whose loaders run on `executor`, with `builtin` to fall back on. The deadlines of calls of models that live on
+  /// threads of their own are by `time`; those of pooled models are by their pool's.
   ///
   /// **Errors**: `invalid_argument` if `builtin` has an empty key, `already_exists` if it has one twice.
-  explicit registry(asio::any_io_executor executor, const builtin_models<Capability>& builtin = builtin_models<Capability>())
-      : core_(std::make_shared<core>(detail::model_traits_of<Capability>(), executor)) {
+  explicit registry(asio::any_io_executor executor, const builtin_models<Capability>& builtin = builtin_models<Capability>(),
+                    std::shared_ptr<time_source> time = steady_time())
+      : core_(std::make_shared<core>(detail::model_traits_of<Capability>(), executor, std::move(time))) {
     for (const auto& each : builtin)
       core_->add_default(each.key, make_entry(each.key, each.info, each.loader));
   }
 
   /// The same, on the executor of `context`.
   explicit registry(detail::execution_context_like auto& context,
-                    const builtin_models<Capability>& builtin = builtin_models<Capability>())
-      : registry(asio::any_io_executor(context.get_executor()), builtin) {}
+                    const builtin_models<Capability>& builtin = builtin_models<Capability>(),
+                    std::shared_ptr<time_source> time = steady_time())
+      : registry(asio::any_io_executor(context.get_executor()), builtin, std::move(time)) {}
 
   registry(const registry&) = delete;
   registry& operator=(const registry&) = delete;

@@ -67,7 +67,7 @@ class pinned {
   template <capability Capability>
   model_loader<Capability> loader() const {
     static_assert(detail::check_engine<engine_type, Capability>());
-    const auto load = [self = *this](load_context& context) { return make<Capability>(self, context.get_executor()); };
+    const auto load = [self = *this](load_context& context) { return make<Capability>(self, context.get_executor(), context.time()); };
     return model_loader<Capability>(load);
   }
 
@@ -75,9 +75,11 @@ class pinned {
   using runner = detail::pinned_runner<engine_type>;
 
   template <typename Capability>
-  static asio::awaitable<std::shared_ptr<typename Capability::model>> make(pinned self, asio::any_io_executor executor) {
+  static asio::awaitable<std::shared_ptr<typename Capability::model>> make(pinned self, asio::any_io_executor executor,
+                                                                          std::shared_ptr<const clock> time) {
     auto factory = std::make_shared<detail::state_factory_of<engine_type, Factory>>(std::move(self.factory_));
-    auto worker = std::make_shared<runner>(executor, std::move(factory), self.device_.value_or(device()), self.queue_limit_);
+    auto worker = std::make_shared<runner>(executor, std::move(factory), self.device_.value_or(device()), self.queue_limit_,
+                                           std::move(time));
     if (self.device_ || !detail::device_factory<Factory>) self.info_ = co_await runner::start(worker, std::move(self.info_));
     co_return detail::make_placed_model<Capability>(std::move(self.info_), std::move(worker));
   }

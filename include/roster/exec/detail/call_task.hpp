@@ -90,8 +90,8 @@ class call_task final : public task {
 
  public:
   call_task(Handler&& handler, const asio::any_io_executor& fallback, std::optional<call_options::time_point> deadline,
-            enqueue_mode mode, Work&& work)
-      : task(deadline, mode), pending_(std::move(handler), fallback), work_(std::move(work)) {}
+            const clock& time, enqueue_mode mode, Work&& work)
+      : task(deadline, time, mode), pending_(std::move(handler), fallback), work_(std::move(work)) {}
 
   const Handler& handler() const noexcept { return pending_.handler(); }
 
@@ -161,8 +161,9 @@ auto async_call(std::shared_ptr<task_queue> queue, asio::any_io_executor fallbac
       std::move(fallback), std::forward<Token>(token),
       []<typename Handler>(Handler handler, const asio::any_io_executor& executor, std::shared_ptr<task_queue> target,
                            std::optional<call_options::time_point> task_deadline, enqueue_mode task_mode, Work task_work) {
+        const clock& time = target->time();
         start_waiting<call_task<Handler, Work, Policy, WrapOutcome>>(std::move(handler), executor, std::move(target),
-                                                                     task_deadline, task_mode, std::move(task_work));
+                                                                     task_deadline, time, task_mode, std::move(task_work));
       },
       std::move(queue), deadline, mode, std::move(work));
 }

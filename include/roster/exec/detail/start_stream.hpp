@@ -52,6 +52,7 @@ class stream_work {
   void feed(run_context& thread_context, Engine&... engine) {
     ran_ = true;
     thread_context.listen(target_.get());
+    target_->context.clock_ = thread_context.clock_;
     try {
       channel_sink<Chunk> out(*target_);
       if (!target_->context.stop_requested()) produce_(engine..., out, target_->context);

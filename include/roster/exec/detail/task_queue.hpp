@@ -33,7 +33,8 @@ class task : public queue_node<task> {
  public:
   using waiter_type = task;
 
-  task(std::optional<call_options::time_point> deadline, enqueue_mode mode) : context(deadline), enqueued_as(mode) {}
+  task(std::optional<call_options::time_point> deadline, const clock& time, enqueue_mode mode)
+      : context(deadline, time), enqueued_as(mode) {}
   task(const task&) = delete;
   task& operator=(const task&) = delete;
   virtual ~task() = default;
@@ -68,8 +69,8 @@ class idle_waiter : public waiter<idle_waiter, error_code> {};
 /// Threads that serve the queue yield a little, then wait on a condition variable; nobody else ever blocks.
 class task_queue final : public std::enable_shared_from_this<task_queue> {
  public:
-  task_queue(std::size_t threads, std::size_t limit)
-      : threads_(threads), limit_((std::min)(limit, (std::numeric_limits<std::size_t>::max)() - threads)) {}
+  task_queue(std::size_t threads, std::size_t limit, std::shared_ptr<const clock> time)
+      : time_(std::move(time)), threads_(threads), limit_((std::min)(limit, (std::numeric_limits<std::size_t>::max)() - threads)) {}
   task_queue(const task_queue&) = delete;
   task_queue& operator=(const task_queue&) = delete;
 
@@ -77,10 +78,43 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
     std::size_t running, queued, waiting;
   };
 
+  /// By which its tasks tell the time.
+  const clock& time() const noexcept { return *time_; }
+
   counters count() const noexcept {
     std::lock_guard lock(mutex_);  // short:
     const auto queued = (std::min)(queue_.size(), room());
     return {running_.size(), queued, queue_.size() - queued};
+  }
+
+  /// The queue that the calling thread serves, if it serves one.
+  static task_queue* of_this_thread() noexcept { return served_; }
+
+  /// The work that the calling thread runs does nothing until `resume_work`, which any thread may call. For `still`.
+  void pause_work() noexcept {
+    std::lock_guard lock(mutex_);  // short:
+    ++paused_;
+  }
+
+  void resume_work() noexcept {
+    std::lock_guard lock(mutex_);  // short:
+    --paused_;
+  }
+
+  /// Where nothing happens, because each thread waits for work, is paused, or has ended: how many tasks have come so far.
+  std::optional<std::size_t> still() const noexcept {
+    std::lock_guard lock(mutex_);  // short:
+    const auto idle = idle_threads_ - woken_threads_;
+    const bool threads_wait = idle + running_.size() + ended_threads_ == threads_ && paused_ == running_.size();
+    const bool nothing_to_do = cleanup_.empty() && (queue_.empty() || idle == 0);
+    if (!threads_wait || !nothing_to_do) return std::nullopt;
+    return tasks_;
+  }
+
+  /// The last thing that a thread of the queue does.
+  void thread_ended() noexcept {
+    std::lock_guard lock(mutex_);  // short:
+    ++ended_threads_;
   }
 
   /// Whether the calling thread serves this queue.
@@ -120,14 +154,18 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
     refused.abandon(std::move(work), make_error_code(reason));
   }
 
-  static inline thread_local const task_queue* served_ = nullptr;
+  static inline thread_local task_queue* served_ = nullptr;
 
+  const std::shared_ptr<const clock> time_;
   const std::size_t threads_;
   const std::size_t limit_;
   mutable std::mutex mutex_;
   std::condition_variable wake_;   // blocks: a pool or worker thread
   std::size_t idle_threads_ = 0;   // threads that wait
   std::size_t woken_threads_ = 0;  // those of them that were notified
+  std::size_t ended_threads_ = 0;
+  std::size_t paused_ = 0;  // tasks that run, and wait for `resume_work`
+  std::size_t tasks_ = 0;   // that ever came
   std::atomic<bool> may_have_tasks_{false};
   bool stopped_ = false;
   bool closed_ = false;
@@ -144,6 +182,7 @@ ROSTER_DECL void task_queue::enqueue(std::shared_ptr<task> work) noexcept {
   auto refusal = errc::stopped;
   {
     std::lock_guard lock(mutex_);  // short:
+    ++tasks_;
     if (work->enqueued_as == enqueue_mode::cleanup) {
       // fault m3: `!closed_` -> `!stopped_`: a stopped pool refuses its clean-up
       if (!closed_) {

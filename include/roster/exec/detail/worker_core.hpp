@@ -47,8 +47,8 @@ class state_factory_of final : public state_factory<State> {
 /// One start of a worker: a thread, its queue, and the state that only this thread touches.
 template <typename State>
 struct worker_session {
-  worker_session(std::size_t queue_limit, device chosen)
-      : queue(std::make_shared<task_queue>(1, queue_limit)), target_device(std::move(chosen)) {}
+  worker_session(std::size_t queue_limit, device chosen, std::shared_ptr<const clock> time)
+      : queue(std::make_shared<task_queue>(1, queue_limit, std::move(time))), target_device(std::move(chosen)) {}
 
   const std::shared_ptr<task_queue> queue;
   const device target_device;
@@ -63,12 +63,13 @@ class worker_core final : public context_bound {
   using session = worker_session<State>;
 
   worker_core(const asio::any_io_executor& executor, std::shared_ptr<state_factory<State>> factory, device target_device,
-              std::size_t queue_limit)
+              std::size_t queue_limit, std::shared_ptr<const clock> time)
       : context_bound(executor),
         threads_(asio::use_service<closing_service>(context_of(executor)).threads()),
         factory_(std::move(factory)),
         default_device_(std::move(target_device)),
         queue_limit_(queue_limit),
+        time_(std::move(time)),
         cell_(executor) {}
 
   bool on_own_thread() const noexcept {
@@ -133,6 +134,11 @@ class worker_core final : public context_bound {
     if (auto current = refuse()) current->queue->close();
   }
 
+  std::optional<std::size_t> still() const noexcept override {
+    std::lock_guard lock(mutex_);  // short:
+    return current_ ? current_->queue->still() : 0;
+  }
+
   void join() noexcept {
     if (auto current = refuse(); current && current->thread) threads_->join(current->thread);
   }
@@ -169,10 +175,11 @@ class worker_core final : public context_bound {
 
   static asio::awaitable<std::shared_ptr<session>> start(std::shared_ptr<worker_core> self, device target_device) {
     if (self->stopped()) throw error(errc::stopped);
-    auto fresh = std::make_shared<session>(self->queue_limit_, std::move(target_device));
+    auto fresh = std::make_shared<session>(self->queue_limit_, std::move(target_device), self->time_);
     const auto live = [fresh] {
       fresh->queue->serve();
       fresh->state.reset();
+      fresh->queue->thread_ended();
     };
     fresh->thread = self->threads_->launch(live, [queue = fresh->queue] { queue->close(); });
     close_on_failure guard{fresh};
@@ -201,6 +208,7 @@ class worker_core final : public context_bound {
   const std::shared_ptr<state_factory<State>> factory_;
   const device default_device_;
   const std::size_t queue_limit_;
+  const std::shared_ptr<const clock> time_;
   async_once_cell<std::shared_ptr<session>> cell_;
   mutable std::mutex mutex_;
   bool stopped_ = false;

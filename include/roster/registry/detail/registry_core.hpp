@@ -37,7 +37,7 @@ class registry_core {
   using entry_ptr = std::shared_ptr<entry_type>;
   using core_ptr = std::shared_ptr<registry_core>;
 
-  registry_core(const model_traits& traits, const asio::any_io_executor& executor);
+  registry_core(const model_traits& traits, const asio::any_io_executor& executor, std::shared_ptr<time_source> time);
 
   ~registry_core();
 
@@ -107,14 +107,16 @@ class registry_core {
   entry_map entries_;   // guarded by `mutex_`
   entry_map defaults_;  // never changes
   const std::shared_ptr<const context_bound> context_;
+  const std::shared_ptr<time_source> time_;
   const model_traits& traits_;
 };
 
 #if ROSTER_DEFINITIONS_HERE
 
 template <typename Model>
-registry_core<Model>::registry_core(const model_traits& traits, const asio::any_io_executor& executor)
-    : mutex_(executor), context_(make_context_bound<context_bound>(executor)), traits_(traits) {}
+registry_core<Model>::registry_core(const model_traits& traits, const asio::any_io_executor& executor,
+                                    std::shared_ptr<time_source> time)
+    : mutex_(executor), context_(make_context_bound<context_bound>(executor)), time_(std::move(time)), traits_(traits) {}
 
 template <typename Model>
 registry_core<Model>::~registry_core() = default;
@@ -128,7 +130,7 @@ auto registry_core<Model>::make_entry(model_ptr model) const -> entry_ptr {
 template <typename Model>
 auto registry_core<Model>::make_entry(std::string_view key, model_info info, typename entry_type::loader_type loader) const
     -> entry_ptr {
-  return std::make_shared<entry_type>(traits_, std::string(key), std::move(info), std::move(loader), context_);
+  return std::make_shared<entry_type>(traits_, std::string(key), std::move(info), std::move(loader), context_, time_);
 }
 
 template <typename Model>

@@ -83,7 +83,7 @@ class registry_entry {
 
   /// A model that is loaded when it is first needed.
   registry_entry(const model_traits& traits, std::string key, model_info info, loader_type loader,
-                 std::shared_ptr<const context_bound> context);
+                 std::shared_ptr<const context_bound> context, std::shared_ptr<time_source> time);
 
   ~registry_entry();
 
@@ -111,11 +111,12 @@ class registry_entry {
  private:
   struct lazy_part {
     lazy_part(std::string_view capability, std::string entry_key, loader_type entry_loader,
-              std::shared_ptr<const context_bound> entry_context)
+              std::shared_ptr<const context_bound> entry_context, std::shared_ptr<time_source> entry_time)
         : key(std::move(entry_key)),
           node(fmt::format("{} '{}'", capability, key)),
           loader(std::move(entry_loader)),
           context(std::move(entry_context)),
+          time(std::move(entry_time)),
           cell(context->executor()) {}
 
     void failed(std::shared_ptr<const std::string> message) noexcept {
@@ -132,6 +133,7 @@ class registry_entry {
     load_node node;
     const loader_type loader;
     const std::shared_ptr<const context_bound> context;
+    const std::shared_ptr<time_source> time;
     async_once_cell<model_ptr> cell;
     std::atomic<load_state> state{load_state::unloaded};
     mutable std::mutex mutex;
@@ -171,10 +173,11 @@ class registry_entry {
 
 template <typename Model>
 registry_entry<Model>::registry_entry(const model_traits& traits, std::string key, model_info info, loader_type loader,
-                                      std::shared_ptr<const context_bound> context)
+                                      std::shared_ptr<const context_bound> context, std::shared_ptr<time_source> time)
     : traits_(traits),
       info_(std::move(info)),
-      lazy_(std::make_unique<lazy_part>(traits.capability, std::move(key), std::move(loader), std::move(context))) {}
+      lazy_(std::make_unique<lazy_part>(traits.capability, std::move(key), std::move(loader), std::move(context),
+                                        std::move(time))) {}
 
 template <typename Model>
 registry_entry<Model>::~registry_entry() = default;
@@ -218,7 +221,7 @@ auto registry_entry<Model>::run_loader(std::shared_ptr<registry_entry> self) -> 
   const auto before = lazy.state.exchange(load_state::loading);
   std::exception_ptr cause;
   try {
-    load_context context(lazy.key, self->info_, lazy.context->executor(), lazy.node);
+    load_context context(lazy.key, self->info_, lazy.context->executor(), lazy.time, lazy.node);
     auto model = co_await lazy.loader(context);
     if (!model) throw error(errc::bad_model, "the loader returned no model");
     lazy.remember(nullptr);  // fault b30: drop: an entry keeps the error of a load that failed before

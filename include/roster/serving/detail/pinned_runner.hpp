@@ -23,10 +23,10 @@ template <typename Engine>
 class pinned_runner {
  public:
   pinned_runner(const asio::any_io_executor& executor, std::shared_ptr<state_factory<Engine>> factory, device target_device,
-                std::size_t queue_limit)
+                std::size_t queue_limit, std::shared_ptr<const clock> time)
       : gate_(std::make_shared<admission_gate>(admission(1, queue_limit))),
         core_(make_context_bound<worker_core<Engine>>(executor, std::move(factory), std::move(target_device),
-                                                      (std::numeric_limits<std::size_t>::max)() / 2)) {}
+                                                      (std::numeric_limits<std::size_t>::max)() / 2, std::move(time))) {}
   pinned_runner(const pinned_runner&) = delete;
   pinned_runner& operator=(const pinned_runner&) = delete;
 

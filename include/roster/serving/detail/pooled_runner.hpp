@@ -27,7 +27,7 @@ class engine_set final : public task {
  public:
   using slot = std::list<factory_value<Engine>>;  // one engine; moves between lists without moving the engine
 
-  engine_set() : task(std::nullopt, enqueue_mode::cleanup) {}
+  explicit engine_set(const clock& time) : task(std::nullopt, time, enqueue_mode::cleanup) {}
 
   void execute() noexcept override { idle_.clear(); }
   void deliver(std::shared_ptr<task>) noexcept override {}
@@ -36,7 +36,7 @@ class engine_set final : public task {
 
   /// A set whose last owner has it destroyed on the pool of `queue`, or destroys it itself if that pool is gone.
   static std::shared_ptr<engine_set> make(std::shared_ptr<task_queue> queue) {
-    auto owned = std::make_shared<engine_set>();
+    auto owned = std::make_shared<engine_set>(queue->time());
     auto* set = owned.get();
     return {set, [queue = std::move(queue), last = std::move(owned)](engine_set*) mutable noexcept {
               queue->enqueue(std::move(last));

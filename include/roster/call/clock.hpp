@@ -1,0 +1,32 @@
+#pragma once
+
+#include <roster/version.hpp>
+
+#include <chrono>
+
+ROSTER_BEGIN_NAMESPACE
+
+/// Tells the time. Steady: it never goes back, and a change of the wall clock does not move it.
+///
+/// **Thread safety**: `now` may be called concurrently, from any thread.
+class clock {
+ public:
+  using time_point = std::chrono::steady_clock::time_point;  ///< an instant
+  using duration = std::chrono::steady_clock::duration;      ///< a distance between two
+
+  clock() = default;
+  clock(const clock&) = delete;
+  clock& operator=(const clock&) = delete;
+  virtual ~clock() = default;
+
+  /// The time now.
+  virtual time_point now() const noexcept = 0;
+
+  /// `after` from now, at most the last instant there is.
+  time_point from_now(duration after) const noexcept {
+    const auto start = now();
+    return after < (time_point::max)() - start ? start + after : (time_point::max)();
+  }
+};
+
+ROSTER_END_NAMESPACE

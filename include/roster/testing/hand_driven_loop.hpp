@@ -1,0 +1,155 @@
+#pragma once
+
+#include <roster/detail/context_bound.hpp>
+#include <roster/exec/blocking_pool.hpp>
+#include <roster/testing/manual_time.hpp>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+ROSTER_BEGIN_NAMESPACE
+
+/// What waits where nothing can run.
+struct waiting_work {
+  bool operations = false;                            ///< whether the loop has operations that have not completed
+  std::size_t running = 0;                            ///< calls on threads of the pools, waiting for a scripted engine's tick
+  std::size_t queued = 0;                             ///< calls behind them
+  std::optional<manual_time::time_point> next_alarm;  ///< when the next alarm rings
+};
+
+/// `operations pending, 1 running, 2 queued, next alarm in 500 ms`, or `nothing`.
+inline std::string to_string(const waiting_work& what, manual_time::time_point now) {
+  std::string text;
+  const auto add = [&](const std::string& part) { text += (text.empty() ? "" : ", ") + part; };
+  if (what.operations) add("operations pending");
+  if (what.running) add(fmt::format("{} running", what.running));
+  if (what.queued) add(fmt::format("{} queued", what.queued));
+  if (what.next_alarm) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(*what.next_alarm - now).count();
+    add(fmt::format("next alarm in {} ms", left));
+  }
+  return text.empty() ? "nothing" : text;
+}
+
+/// An event loop for tests, which runs until nothing can run any more, and a time that passes by hand: what a test sees then
+/// does not depend on how fast threads are.
+///
+/// Nothing can run when no handler is ready, and each thread, of the pools that are watched and of the workers that belong to
+/// the loop, waits for work or is inside a `scripted_engine` that waits for a tick. Work of another kind is waited for.
+///
+/// **Thread safety**: for one thread, the test's.
+///
+///     roster::hand_driven_loop loop;
+///     roster::blocking_pool pool{1, 16, loop.time()};
+///     loop.watch(pool);
+///     loop.run();                             // until nothing can run
+///     loop.advance(std::chrono::minutes(5));  // whatever these bring, in order
+class hand_driven_loop {
+ public:
+  hand_driven_loop() = default;
+  hand_driven_loop(const hand_driven_loop&) = delete;
+  hand_driven_loop& operator=(const hand_driven_loop&) = delete;
+
+  /// The loop.
+  asio::io_context& context() noexcept { return context_; }
+
+  /// Its executor.
+  asio::any_io_executor get_executor() noexcept { return context_.get_executor(); }
+
+  /// The time, for pools, registries and workers.
+  const std::shared_ptr<manual_time>& time() const noexcept { return time_; }
+
+  /// Waits for the threads of `pool` too. The pool may end before the loop.
+  void watch(const blocking_pool& pool) { pools_.push_back(pool.shared_queue()); }
+
+  /// Runs until nothing can run. Handlers' exceptions come out of it.
+  void run() {
+    for (;;) {
+      while (poll()) {
+      }
+      const auto before = still();
+      if (before && before == still() && !poll()) return;
+      std::this_thread::yield();
+    }
+  }
+
+  /// Lets time pass, from alarm to alarm, and runs after each what it brings.
+  void advance(clock::duration by) {
+    const auto until = time_->from_now(by);
+    run();
+    for (auto next = time_->next_alarm(); next && *next <= until; next = time_->next_alarm()) {
+      time_->advance_to(*next);
+      run();
+    }
+    time_->advance_to(until);
+    run();
+  }
+
+  /// Runs a coroutine to its end, without letting time pass, and returns or throws its outcome. Throws `std::logic_error` if
+  /// it cannot end, with what waits; it is then destroyed with the loop.
+  template <typename T>
+  T run(asio::awaitable<T> coroutine) {
+    const auto ended = std::make_shared<bool>(false);
+    auto outcome = std::make_shared<detail::outcome<T>>();
+    const auto end = [=](std::exception_ptr failure, auto... value) {
+      *ended = true;
+      outcome->failure = std::move(failure);
+      if constexpr (sizeof...(value) > 0) outcome->value.emplace(std::move(value)...);
+    };
+    asio::co_spawn(context_, std::move(coroutine), end);
+    run();
+    if (!*ended) throw std::logic_error("the coroutine cannot end: " + to_string(waiting(), time_->now()));
+    return std::move(*outcome).get();
+  }
+
+  /// What waits now that nothing can run.
+  waiting_work waiting() {
+    waiting_work all;
+    context_.restart();
+    context_.poll();
+    all.operations = !context_.stopped();
+    all.next_alarm = time_->next_alarm();
+    for (const auto& queue : pools_) {
+      const auto count = queue->count();
+      all.running += count.running;
+      all.queued += count.queued + count.waiting;
+    }
+    return all;
+  }
+
+ private:
+  bool poll() {
+    context_.restart();
+    return context_.poll() > 0;
+  }
+
+  /// As `task_queue::still`, of all threads. Equal numbers before and after say that all were still at one time.
+  std::optional<std::size_t> still() {
+    auto all = detail::closing_list_of(get_executor())->still();
+    for (const auto& queue : pools_) {
+      const auto one = queue->still();
+      if (!one || !all) return std::nullopt;
+      *all += *one;
+    }
+    return all;
+  }
+
+  const std::shared_ptr<manual_time> time_ = std::make_shared<manual_time>();
+  asio::io_context context_{1};
+  std::vector<std::shared_ptr<detail::task_queue>> pools_;
+};
+
+ROSTER_END_NAMESPACE
