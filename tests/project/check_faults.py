@@ -70,6 +70,7 @@ TESTS = {  # the numbers of behaviours; m: under every schedule, which takes lon
     "m1g": Tests("model/lock.cpp", "*a release while another tells"),
     "m1p": Tests("model/lock.cpp", "*nobody passes a head that came and found the lock taken"),
     "m1w": Tests("model/lock.cpp", "A waiter that was passed is released*"),
+    "k1": Tests("testing/hand_driven_loop.cpp", "[time]"),
     "b9": Tests("sync/once_cell_cancel.cpp", "[b9]"),
     "b10": Tests("sync/once_cell.cpp", "[b10]"),
     "m2": Tests("model/cell.cpp", "*a caller after the last has left gets a value"),

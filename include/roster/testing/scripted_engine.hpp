@@ -8,9 +8,9 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <limits>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -56,13 +56,13 @@ class tick_counter {
   }
 
   void give() {
-    std::lock_guard lock(mutex_);
+    std::lock_guard lock(mutex_);  // short:
     ++now_;
     wake();
   }
 
   void release() {
-    std::lock_guard lock(mutex_);
+    std::lock_guard lock(mutex_);  // short:
     released_ = true;
     wake();
   }
@@ -234,9 +234,12 @@ class scripted_engine {
 
   /// The script, still empty, of the next call for which there is none yet. Complete it before that call starts.
   script& next_call() {
-    auto fresh = std::make_shared<script>();
-    std::lock_guard lock(factory_.state_of_script->mutex);
-    return *factory_.state_of_script->scripts.emplace_back(std::move(fresh));
+    std::list<std::shared_ptr<script>> fresh(1, std::make_shared<script>());
+    auto& empty = *fresh.front();
+    auto& scripts = factory_.state_of_script->scripts;
+    std::lock_guard lock(factory_.state_of_script->mutex);  // short:
+    scripts.splice(scripts.end(), fresh);
+    return empty;
   }
 
   /// The script, empty at first, of all calls that have none of their own.
@@ -247,7 +250,7 @@ class scripted_engine {
 
   /// What was seen so far.
   scripted_engine_counts counts() const {
-    std::lock_guard lock(factory_.state_of_script->mutex);
+    std::lock_guard lock(factory_.state_of_script->mutex);  // short:
     return factory_.state_of_script->counts;
   }
 
@@ -255,7 +258,7 @@ class scripted_engine {
   struct state {
     template <typename F>
     void count(F change) {
-      std::lock_guard lock(mutex);
+      std::lock_guard lock(mutex);  // short:
       change(counts);
     }
 
@@ -264,7 +267,7 @@ class scripted_engine {
       const auto steps = take_script();
       const auto stop = [&] { return !steps->ignores_stop_ && context.stop_requested(); };
       for (const auto& step : steps->steps_) {
-        if (step.ticks > 0 && !ticks.wait(step.ticks, stop)) {
+        if (step.ticks > 0 && !ticks.wait(step.ticks, stop)) {  // blocks: a pool or worker thread
           count([](auto& seen) { ++seen.stopped; });
           throw boost::system::system_error(detail::operation_aborted());
         }
@@ -273,11 +276,11 @@ class scripted_engine {
     }
 
     std::shared_ptr<const script> take_script() {
-      std::lock_guard lock(mutex);
+      std::list<std::shared_ptr<script>> first;
+      std::lock_guard lock(mutex);  // short:
       if (scripts.empty()) return others;
-      auto first = std::move(scripts.front());
-      scripts.pop_front();
-      return first;
+      first.splice(first.end(), scripts, scripts.begin());
+      return first.front();
     }
 
     struct call_in_counts {
@@ -297,7 +300,7 @@ class scripted_engine {
 
     std::mutex mutex;
     scripted_engine_counts counts;
-    std::deque<std::shared_ptr<script>> scripts;
+    std::list<std::shared_ptr<script>> scripts;
     const std::shared_ptr<script> others = std::make_shared<script>();
     detail::tick_counter ticks;
   };

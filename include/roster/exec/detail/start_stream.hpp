@@ -52,6 +52,7 @@ class stream_work {
   void feed(run_context& thread_context, Engine&... engine) {
     ran_ = true;
     thread_context.listen(target_.get());
+    // fault k1: drop: a stream tells another time than its call
     target_->context.clock_ = thread_context.clock_;
     try {
       channel_sink<Chunk> out(*target_);

@@ -105,6 +105,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   std::optional<std::size_t> still() const noexcept {
     std::lock_guard lock(mutex_);  // short:
     const auto idle = idle_threads_ - woken_threads_;
+    // fault k1: `paused_ == running_.size()` -> `true`: a loop counts as still while work runs
     const bool threads_wait = idle + running_.size() + ended_threads_ == threads_ && paused_ == running_.size();
     const bool nothing_to_do = cleanup_.empty() && (queue_.empty() || idle == 0);
     if (!threads_wait || !nothing_to_do) return std::nullopt;
