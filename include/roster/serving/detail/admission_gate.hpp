@@ -37,7 +37,7 @@ class admission_gate : public std::enable_shared_from_this<admission_gate> {
   /// Throws `queue_full`.
   ticket enter() {
     if (arrive()) return ticket(shared_from_this());
-    throw error(errc::queue_full, fmt::format("{} calls are accepted at a time", rules_.limit()));
+    throw error(errc::queue_full, fmt::format("at most {} at a time", rules_.limit()));
   }
 
   std::size_t depth() const noexcept {

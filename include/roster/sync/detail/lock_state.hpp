@@ -94,8 +94,8 @@ class lock_state final : public context_bound {
   static constexpr std::uint64_t writer = 1;
   static constexpr std::uint64_t fair = 2;
   static constexpr std::uint64_t reader = 4;
-  static constexpr std::uint64_t waiter = std::uint64_t{1} << 32;
-  static constexpr std::uint64_t readers = waiter - reader;
+  static constexpr std::uint64_t waiting = std::uint64_t{1} << 32;
+  static constexpr std::uint64_t readers = waiting - reader;
 
   using context_bound::context_bound;
 
@@ -124,14 +124,14 @@ class lock_state final : public context_bound {
     //   `std::pair{word_.load(std::memory_order_acquire), word_.fetch_sub(hold, std::memory_order_acq_rel)}.first`:
     //   a reader's release looks for waiters before it releases
     const auto word = word_.fetch_sub(hold, std::memory_order_acq_rel) - hold;
-    // fault b2: `word >= waiter` -> `word >= waiter && hold == writer`: a reader's release wakes nobody
-    if (!(word & (writer | readers)) && word >= waiter) [[unlikely]]
+    // fault b2: `word >= waiting` -> `word >= waiting && hold == writer`: a reader's release wakes nobody
+    if (!(word & (writer | readers)) && word >= waiting) [[unlikely]]
       release_to_head(std::move(owner));
   }
 
   void downgrade() noexcept {
     // fault l1: never: a downgrade lets no reader in
-    if (word_.fetch_add(reader - writer, std::memory_order_acq_rel) >= waiter) look();
+    if (word_.fetch_add(reader - writer, std::memory_order_acq_rel) >= waiting) look();
   }
 
   /// Queues, and grants what can be granted.
@@ -141,12 +141,12 @@ class lock_state final : public context_bound {
       lock.unlock();
       return lock_waiter::tell(std::move(node), asio::error::operation_aborted, nullptr);
     }
-    word_.fetch_add(waiter, std::memory_order_acq_rel);  // a release from now on looks at the queue
+    word_.fetch_add(waiting, std::memory_order_acq_rel);  // a release from now on looks at the queue
     node->place_ = place::queued;
     queue_.push_back(std::move(node));
-    // fault m1: first `word_.fetch_sub(waiter, std::memory_order_acq_rel);
+    // fault m1: first `word_.fetch_sub(waiting, std::memory_order_acq_rel);
     //   const bool taken = word_.load(std::memory_order_acquire) & (writer | readers);
-    //   word_.fetch_add(waiter, std::memory_order_acq_rel);
+    //   word_.fetch_add(waiting, std::memory_order_acq_rel);
     //   if (taken) return;`: a waiter is announced after it has looked at the lock
     // fault b2: always: a waiter that comes first does not look at the lock
     if (queue_.size() > 1) return;  // somebody looks, or waits, for the head
@@ -245,7 +245,7 @@ class lock_state final : public context_bound {
   std::shared_ptr<lock_waiter> withdraw(lock_waiter& node) noexcept {
     // fault b1: `node.place_ == place::woken` -> `false`: a waiter that leaves on its way comes all the same
     node.place_ = node.place_ == place::woken ? place::withdrawn : place::done;
-    word_.fetch_sub(waiter, std::memory_order_acq_rel);
+    word_.fetch_sub(waiting, std::memory_order_acq_rel);
     return queue_.erase(node);
   }
 
@@ -297,7 +297,7 @@ class lock_state final : public context_bound {
       // fault m1p: `!head_was_passed` -> `true`: a head that was passed by a writer does not close the gate
       if (!free && !head_was_passed && !(word & readers)) return false;
       // fault b2: `word | fair` -> `word`: the gate is never closed
-      const auto next = free ? (word - waiter + Hold) & ~fair : word | fair;
+      const auto next = free ? (word - waiting + Hold) & ~fair : word | fair;
       if (word_.compare_exchange_weak(word, next, std::memory_order_acquire, std::memory_order_relaxed)) return free;
     }
   }
