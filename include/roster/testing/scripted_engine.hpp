@@ -189,6 +189,7 @@ class scripted_engine {
   /// What a placement makes.
   class engine {
    public:
+    /// For the factory.
     explicit engine(std::shared_ptr<state> from) : state_(std::move(from)) {
       state_->count([](auto& counts) { ++counts.made; });
     }
@@ -263,7 +264,11 @@ class scripted_engine {
     }
 
     void play(const arguments& all, run_context& context) {
-      const call_in_counts counted(*this);
+      count([](auto& seen) {
+        ++seen.started;
+        seen.most_at_once = (std::max)(seen.most_at_once, seen.started - seen.ended);
+      });
+      const std::unique_ptr<state, end_of_call> ending(this);
       const auto steps = take_script();
       const auto stop = [&] { return !steps->ignores_stop_ && context.stop_requested(); };
       for (const auto& step : steps->steps_) {
@@ -283,20 +288,8 @@ class scripted_engine {
       return first.front();
     }
 
-    struct call_in_counts {
-      explicit call_in_counts(state& in) : owner(in) {
-        owner.count([](auto& seen) {
-          ++seen.started;
-          seen.most_at_once = (std::max)(seen.most_at_once, seen.started - seen.ended);
-        });
-      }
-      call_in_counts(const call_in_counts&) = delete;
-      call_in_counts& operator=(const call_in_counts&) = delete;
-      ~call_in_counts() {
-        owner.count([](auto& seen) { ++seen.ended; });
-      }
-      state& owner;
-    };
+    static constexpr auto end_of_call_counted = [](state* in) { in->count([](auto& seen) { ++seen.ended; }); };
+    using end_of_call = decltype(end_of_call_counted);
 
     std::mutex mutex;
     scripted_engine_counts counts;
