@@ -10,6 +10,7 @@
 
 #include "tests/support/asio.hpp"
 #include "tests/support/catch.hpp"
+#include "tests/support/models.hpp"
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -205,6 +206,80 @@ TEST_CASE("The registries of a catalog have its time", "[time]") {
   loop.run(models.add<image_embedding>("key", roster::model_info(), loader));
   CHECK_THROWS_AS(loop.run(models.get<image_embedding>("key")), roster::load_error);
   CHECK(*noted == loop.time());
+}
+
+TEST_CASE("Clean-up that waits behind a call does not keep a loop running", "[time]") {
+  scripted_model made(GENERATE(true, false));
+  made.engine.other_calls().wait(1).answer(one_row);
+  made.loop.run(made.models.add("other", roster::pooled(made.pool, made.engine.factory())));
+  auto other = made.loop.run(made.models.get("other"));
+  auto waits = made.call();
+  made.loop.run();
+  made.loop.run(made.models.remove("other"));
+  other = {};
+  made.loop.run();
+  made.engine.tick();
+  made.loop.run();
+  CHECK(waits.succeeded());
+  CHECK(made.engine.counts().destroyed == 1);
+}
+
+TEST_CASE("A loop waits for the end of a worker's thread, which destroys its engine", "[time]") {
+  for (int i = 0; i < 20; ++i) {
+    scripted_model made(false);
+    made.loop.run(made.models.remove("key"));
+    made.model = {};
+    made.loop.run();
+    REQUIRE(made.engine.counts().destroyed == 1);
+  }
+}
+
+TEST_CASE("A worker whose model is gone is waited for while its last call does anything", "[time]") {
+  scripted_model made(false);
+  made.engine.next_call().wait(1);
+  auto call = made.call();
+  made.loop.run();
+  CHECK(made.loop.waiting().running == 1);
+  call.cancel();
+  made.loop.run(made.models.remove("key"));
+  made.model = {};
+  made.loop.run();
+  CHECK(call.aborted());
+  made.engine.tick();
+  made.loop.run();
+  CHECK(made.engine.counts().stopped == 1);
+  CHECK(made.engine.counts().destroyed == 1);
+}
+
+TEST_CASE("An engine that waits for room in its stream does nothing", "[time][b24]") {
+  hand_driven_loop loop;
+  roster::blocking_pool pool(1, 16, loop.time());
+  loop.watch(pool);
+  roster::worker_thread<int> worker(loop.get_executor(), [] { return 0; });
+  auto stream = worker.start_stream<int>(
+      roster::call_options(),
+      [](int&, roster::sink<int>& out, roster::run_context&) {
+        for (int i = 0; i < 100; ++i)
+          out.push(i);
+      },
+      4);
+  loop.run();
+  CHECK(loop.waiting().running == 1);
+  for (int i = 0; i < 100; ++i) {
+    REQUIRE(loop.run(stream.next()) == i);
+    loop.run();
+  }
+  CHECK(loop.run(stream.next()) == std::nullopt);
+  CHECK(loop.waiting().running == 0);
+}
+
+TEST_CASE("There is no pool, worker or registry without a time", "[time]") {
+  asio::io_context loop;
+  CHECK(test::failure_of([] { roster::blocking_pool pool(1, 16, nullptr); }) == errc::invalid_argument);
+  CHECK(test::failure_of([&] { roster::registry<image_embedding>(loop, {}, nullptr); }) == errc::invalid_argument);
+  roster::worker_thread<int> worker(
+      loop.get_executor(), [] { return 0; }, roster::device(), 16, nullptr);
+  CHECK(test::failure_of(loop, worker.start()) == errc::invalid_argument);
 }
 
 TEST_CASE("A pool that ends, or a worker that is stopped, is still", "[time]") {

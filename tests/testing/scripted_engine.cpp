@@ -78,12 +78,14 @@ TEST_CASE("Calls take scripts in the order they start, and then the one for all 
   made.engine.other_calls().answer(lengths);
   made.engine.next_call().fail(std::runtime_error("out of memory"));
   made.engine.next_call().fail(42);
+  made.engine.next_call().fail(std::make_exception_ptr(std::logic_error("kept")));
   CHECK_THROWS_WITH(made.loop.run(made.model->embed("a")), "out of memory");
   CHECK_THROWS_AS(made.loop.run(made.model->embed("a")), int);
+  CHECK_THROWS_WITH(made.loop.run(made.model->embed("a")), "kept");
   CHECK(made.call("ab").value() == roster::embedding{2});
   CHECK(made.call("abc").value() == roster::embedding{3});
   const auto seen = made.engine.counts();
-  CHECK(seen == roster::scripted_engine_counts{1, 0, 4, 4, 0, 1});
+  CHECK(seen == roster::scripted_engine_counts{1, 0, 5, 5, 0, 1});
 }
 
 TEST_CASE("A call that is asked to stop ends at its next tick, unless its script ignores it", "[time]") {

@@ -6,10 +6,8 @@
 
 #include <boost/asio/strand.hpp>
 
-#include <cstddef>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <utility>
 
 ROSTER_BEGIN_NAMESPACE
@@ -31,9 +29,6 @@ class context_bound : public std::enable_shared_from_this<context_bound> {
 
   /// Completes everything that waits. Nothing may be posted to the context afterwards: it is being destroyed.
   virtual void close() noexcept {}
-
-  /// For a state with threads: how much they have been given to do, if none of them does anything now.
-  virtual std::optional<std::size_t> still() const noexcept { return 0; }
 
  protected:
   template <typename State>
@@ -71,18 +66,6 @@ class closing_list {
     unlink(state);
   }
 
-  /// The sum of all states' `still`, if all of them are.
-  std::optional<std::size_t> still() const noexcept {
-    std::lock_guard lock(mutex_);  // short:
-    std::size_t all = 0;
-    for (const auto* state = first_; state; state = state->next_) {
-      const auto one = state->still();
-      if (!one) return std::nullopt;
-      all += *one;
-    }
-    return all;
-  }
-
   void close_all() noexcept {
     while (auto state = pop())
       state->context_closed();
@@ -113,7 +96,7 @@ class closing_list {
     state.previous_ = state.next_ = nullptr;
   }
 
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   context_bound* first_ = nullptr;
 };
 

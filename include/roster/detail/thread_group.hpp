@@ -3,11 +3,13 @@
 #include <roster/version.hpp>
 
 #include <atomic>
+#include <cstddef>
 #include <functional>
 #include <iterator>
 #include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -17,6 +19,21 @@ namespace detail {
 
 /// Called before each thread is created, so that tests can make the creation fail: by throwing what `std::thread` would.
 inline std::atomic<void (*)()> before_thread_creation{nullptr};
+
+/// Threads that do nothing now: what they were given to do so far, and what of that waits.
+struct stillness {
+  std::size_t given = 0;
+  std::size_t running = 0;
+  std::size_t queued = 0;
+
+  void add(const stillness& other) noexcept {
+    given += other.given;
+    running += other.running;
+    queued += other.queued;
+  }
+
+  friend bool operator==(const stillness&, const stillness&) = default;
+};
 
 /// Threads that are joined by the next thread of the group, or by whoever destroys the owner: both may wait.
 class thread_group : public std::enable_shared_from_this<thread_group> {
@@ -30,13 +47,15 @@ class thread_group : public std::enable_shared_from_this<thread_group> {
   thread_group& operator=(const thread_group&) = delete;
 
   /// Runs `body` on a new thread, which first joins the threads of the group that have ended. Throws what `std::thread` throws.
-  /// `end` asks it to return, for `end_all`.
+  /// `end` asks it to return, for `end_all`; `still` says whether it does nothing, for `still`.
   template <typename Body>
   handle launch(
-      Body body, std::function<void()> end = [] {}) {
+      Body body, std::function<void()> end = [] {},
+      std::function<std::optional<stillness>()> still = [] { return std::make_optional<stillness>(); }) {
     if (auto* seam = before_thread_creation.load()) seam();
     auto fresh = std::make_shared<member>();
     fresh->end = std::move(end);
+    fresh->still = std::move(still);
     std::list<handle> entry(1, fresh);
     fresh->thread = std::thread([group = shared_from_this(), fresh, body = std::move(body)]() mutable {
       group->join_ended();  // fault b19t: drop: threads that have ended are joined at the end only
@@ -58,6 +77,19 @@ class thread_group : public std::enable_shared_from_this<thread_group> {
       join(*each);
   }
 
+  /// The sum over all threads that have not ended, if none of them does anything.
+  std::optional<stillness> still() const {
+    stillness all;
+    std::lock_guard lock(mutex_);  // short:
+    for (const auto& each : members_) {
+      if (each->ended) continue;
+      const auto one = each->still();
+      if (!one) return std::nullopt;
+      all.add(*one);
+    }
+    return all;
+  }
+
   /// Joins every thread. A member that calls this itself is detached: no thread can wait for its own end.
   void join_all() noexcept {
     for (auto& each : take([](const member&) { return true; }))
@@ -77,6 +109,7 @@ class thread_group : public std::enable_shared_from_this<thread_group> {
   struct member {
     std::thread thread;
     std::function<void()> end;
+    std::function<std::optional<stillness>()> still;
     std::atomic<bool> ended{false};
   };
 
@@ -104,7 +137,7 @@ class thread_group : public std::enable_shared_from_this<thread_group> {
     return taken;
   }
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::list<handle> members_;
 };
 

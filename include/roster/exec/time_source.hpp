@@ -4,8 +4,10 @@
 #include <roster/detail/asio.hpp>
 #include <roster/detail/separate_compilation.hpp>
 
+#include <chrono>
 #include <functional>
 #include <memory>
+#include <utility>
 
 ROSTER_BEGIN_NAMESPACE
 

@@ -2,14 +2,16 @@
 
 #include <roster/detail/context_bound.hpp>
 #include <roster/exec/blocking_pool.hpp>
+#include <roster/exec/detail/call_task.hpp>
 #include <roster/testing/manual_time.hpp>
 
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/execution_context.hpp>
 #include <boost/asio/io_context.hpp>
 
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <exception>
 #include <memory>
@@ -25,7 +27,7 @@ ROSTER_BEGIN_NAMESPACE
 /// What waits where nothing can run.
 struct waiting_work {
   bool operations = false;                            ///< whether the loop has operations that have not completed
-  std::size_t running = 0;                            ///< calls on threads of the pools, waiting for a scripted engine's tick
+  std::size_t running = 0;                            ///< calls on threads that wait for ticks, or for room in their streams
   std::size_t queued = 0;                             ///< calls behind them
   std::optional<manual_time::time_point> next_alarm;  ///< when the next alarm rings
 };
@@ -48,7 +50,7 @@ inline std::string to_string(const waiting_work& what, manual_time::time_point n
 /// does not depend on how fast threads are.
 ///
 /// Nothing can run when no handler is ready, and each thread, of the pools that are watched and of the workers that belong to
-/// the loop, waits for work or is inside a `scripted_engine` that waits for a tick. Work of another kind is waited for.
+/// the loop, waits for work, or for a tick inside a `scripted_engine`, or for room in a stream. Other work is waited for.
 ///
 /// **Thread safety**: for one thread, the test's.
 ///
@@ -59,7 +61,7 @@ inline std::string to_string(const waiting_work& what, manual_time::time_point n
 ///     loop.advance(std::chrono::minutes(5));  // whatever these bring, in order
 class hand_driven_loop {
  public:
-  hand_driven_loop() = default;
+  hand_driven_loop() { (void)detail::closing_list_of(get_executor()); }  // makes the services in their order
   hand_driven_loop(const hand_driven_loop&) = delete;
   hand_driven_loop& operator=(const hand_driven_loop&) = delete;
 
@@ -72,7 +74,7 @@ class hand_driven_loop {
   /// The time, for pools, registries and workers.
   const std::shared_ptr<manual_time>& time() const noexcept { return time_; }
 
-  /// Waits for the threads of `pool` too. The pool may end before the loop.
+  /// Waits for the threads of `pool` too, which goes by its own time: give it `time()`. The pool may end before the loop.
   void watch(const blocking_pool& pool) { pools_.push_back(pool.shared_queue()); }
 
   /// Runs until nothing can run. Handlers' exceptions come out of it.
@@ -115,19 +117,10 @@ class hand_driven_loop {
     return std::move(*outcome).get();
   }
 
-  /// What waits now that nothing can run.
+  /// What waited when `run` returned.
   waiting_work waiting() {
-    waiting_work all;
-    context_.restart();
-    context_.poll();
-    all.operations = !context_.stopped();
-    all.next_alarm = time_->next_alarm();
-    for (const auto& queue : pools_) {
-      const auto count = queue->count();
-      all.running += count.running;
-      all.queued += count.queued + count.waiting;
-    }
-    return all;
+    const auto threads = still().value_or(detail::stillness());
+    return {!context_.stopped(), threads.running, threads.queued, time_->next_alarm()};
   }
 
  private:
@@ -136,13 +129,13 @@ class hand_driven_loop {
     return context_.poll() > 0;
   }
 
-  /// As `task_queue::still`, of all threads. Equal numbers before and after say that all were still at one time.
-  std::optional<std::size_t> still() {
-    auto all = detail::closing_list_of(get_executor())->still();
+  /// Equal answers, one after the other, say that all threads were still at one time.
+  std::optional<detail::stillness> still() {
+    auto all = asio::use_service<detail::closing_service>(context_).threads()->still();
     for (const auto& queue : pools_) {
       const auto one = queue->still();
       if (!one || !all) return std::nullopt;
-      *all += *one;
+      all->add(*one);
     }
     return all;
   }

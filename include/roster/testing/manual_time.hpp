@@ -2,7 +2,9 @@
 
 #include <roster/exec/time_source.hpp>
 
+#include <boost/asio/execution/outstanding_work.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/prefer.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -16,7 +18,8 @@
 
 ROSTER_BEGIN_NAMESPACE
 
-/// Time that passes when a test says so. It begins an hour after the clock's epoch.
+/// Time that passes when a test says so. It begins a century after the clock's epoch, so that it shows when some part of a
+/// program goes by another clock. No context may be destroyed while it is advanced.
 ///
 /// **Thread safety**: all members may be called concurrently, from any thread; of its alarms, as of all alarms, each by one
 /// thread at a time.
@@ -80,7 +83,7 @@ class manual_time final : public time_source {
     }
 
     std::mutex mutex;
-    time_point now{std::chrono::hours(1)};
+    time_point now{std::chrono::years(100)};
     std::uint64_t count = 0;
     std::map<place, bell> set;
   };

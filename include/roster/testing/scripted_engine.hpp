@@ -1,19 +1,24 @@
 #pragma once
 
 #include <roster/call/run_context.hpp>
+#include <roster/call/sink.hpp>
 #include <roster/capability/capability.hpp>
 #include <roster/exec/detail/task_queue.hpp>
+
+#include <boost/system/system_error.hpp>
 
 #include <algorithm>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <limits>
 #include <list>
 #include <memory>
 #include <mutex>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -52,7 +57,7 @@ class tick_counter {
       changed_.wait(lock, [&] { return !self.paused; });  // blocks: a pool or worker thread
     }
     std::erase(waiters_, &self);
-    return now_ >= until || (!released_ && !stop());
+    return now_ >= until && !stop();
   }
 
   void give() {
@@ -120,7 +125,10 @@ struct script_arguments<C> {
 /// Calls take the scripts of `next_call` in the order in which they start; those that find none take that of `other_calls`. A
 /// script is a list of steps; where it ends the call returns. While a call waits for ticks it looks at each whether it is asked
 /// to stop, and ends as cancelled then, unless its script ignores that. The end of the `scripted_engine` releases all calls
-/// that wait: they end as cancelled, so destroy it before the pool that they run on.
+/// that wait: they end as cancelled.
+///
+/// **Deadlock**: the end of a pool, or of the loop that a worker belongs to, waits for calls that wait for ticks: declare the
+/// `scripted_engine` after those, so that it ends first.
 ///
 /// **Thread safety**: all members may be called concurrently, from any thread; a script is completed before calls start.
 ///
@@ -139,13 +147,18 @@ class scripted_engine {
     /// Lasts `ticks`.
     script& wait(std::size_t ticks) { return then(ticks, nullptr); }
 
-    /// Waits until it is asked to stop.
+    /// Waits for ticks for ever, so until it is asked to stop.
     script& hang() { return then(detail::tick_counter::never, nullptr); }
 
-    /// Throws `what`, which need not be an exception.
+    /// Throws `what`, which need not be an exception; an `exception_ptr` is rethrown.
     template <typename E>
     script& fail(E what) {
-      return then(0, [what = std::move(what)](const arguments&) -> bool { throw what; });
+      return then(0, [what = std::move(what)](const arguments&) -> bool {
+        if constexpr (std::is_same_v<E, std::exception_ptr>)
+          std::rethrow_exception(what);
+        else
+          throw what;
+      });
     }
 
     /// Calls `function(inputs, options, outputs)`, which fills the outputs.

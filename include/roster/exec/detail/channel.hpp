@@ -5,6 +5,7 @@
 #include <roster/detail/waiter.hpp>
 #include <roster/detail/yield_until.hpp>
 #include <roster/error.hpp>
+#include <roster/exec/detail/task_queue.hpp>
 
 #include <atomic>
 #include <condition_variable>
@@ -182,15 +183,32 @@ class channel final : public stop_listener {
     if (yield_until(64, may_go_on)) return word;
     std::unique_lock lock(mutex_);  // blocks: the engine's thread
     word_.fetch_or(writing, std::memory_order_acq_rel);
-    room_.wait(lock, may_go_on);  // blocks: the engine's thread
+    while (!may_go_on()) {
+      pause_writer();
+      room_.wait(lock);  // blocks: the engine's thread
+      resume_writer();
+    }
     return word_.fetch_and(~writing, std::memory_order_acq_rel);
   }
 
   void wake_writer() noexcept {
     // Empty: a producer that saw no room before has begun to wait after this.
     // fault m4: drop: a producer is woken without the mutex
-    { std::lock_guard lock(mutex_); }  // short:
+    {
+      std::lock_guard lock(mutex_);  // short:
+      resume_writer();
+    }
     room_.notify_one();
+  }
+
+  // Under the mutex. A thread that waits for room does nothing, and counts as one that does something once it is woken.
+  void pause_writer() noexcept {
+    paused_on_ = task_queue::of_this_thread();
+    if (paused_on_) paused_on_->pause_work();
+  }
+
+  void resume_writer() noexcept {
+    if (auto* queue = std::exchange(paused_on_, nullptr)) queue->resume_work();
   }
 
   std::shared_ptr<channel_reader<Chunk>> unpark() noexcept {
@@ -224,7 +242,8 @@ class channel final : public stop_listener {
   std::atomic<std::uint64_t> word_{0};
   std::shared_ptr<channel_reader<Chunk>> reader_;  // owned by whoever sets or clears `reading`
   std::mutex mutex_;
-  std::condition_variable room_;  // blocks: the engine's thread
+  task_queue* paused_on_ = nullptr;  // whose thread the producer waits on, under the mutex
+  std::condition_variable room_;     // blocks: the engine's thread
 };
 
 }  // namespace detail

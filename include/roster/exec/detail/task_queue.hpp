@@ -4,6 +4,7 @@
 #include <roster/detail/asio.hpp>
 #include <roster/detail/separate_compilation.hpp>
 #include <roster/detail/shared_queue.hpp>
+#include <roster/detail/thread_group.hpp>
 #include <roster/detail/waiter.hpp>
 #include <roster/detail/yield_until.hpp>
 
@@ -70,7 +71,9 @@ class idle_waiter : public waiter<idle_waiter, error_code> {};
 class task_queue final : public std::enable_shared_from_this<task_queue> {
  public:
   task_queue(std::size_t threads, std::size_t limit, std::shared_ptr<const clock> time)
-      : time_(std::move(time)), threads_(threads), limit_((std::min)(limit, (std::numeric_limits<std::size_t>::max)() - threads)) {}
+      : time_(checked(std::move(time))),
+        threads_(threads),
+        limit_((std::min)(limit, (std::numeric_limits<std::size_t>::max)() - threads)) {}
   task_queue(const task_queue&) = delete;
   task_queue& operator=(const task_queue&) = delete;
 
@@ -90,26 +93,25 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   /// The queue that the calling thread serves, if it serves one.
   static task_queue* of_this_thread() noexcept { return served_; }
 
-  /// The work that the calling thread runs does nothing until `resume_work`, which any thread may call. For `still`.
-  void pause_work() noexcept {
-    std::lock_guard lock(mutex_);  // short:
-    ++paused_;
-  }
+  /// The work that the calling thread runs waits for others until `resume_work`, which they call before they wake it. For
+  /// `still`.
+  void pause_work() noexcept { paused_.fetch_add(1, std::memory_order_relaxed); }
 
   void resume_work() noexcept {
-    std::lock_guard lock(mutex_);  // short:
-    --paused_;
+    resumed_.fetch_add(1, std::memory_order_relaxed);
+    paused_.fetch_sub(1, std::memory_order_release);
   }
 
-  /// Where nothing happens, because each thread waits for work, is paused, or has ended: how many tasks have come so far.
-  std::optional<std::size_t> still() const noexcept {
+  /// What waits where nothing happens: each thread waits for work, or runs work that is paused, or has ended.
+  std::optional<stillness> still() const noexcept {
     std::lock_guard lock(mutex_);  // short:
     const auto idle = idle_threads_ - woken_threads_;
-    // fault k1: `paused_ == running_.size()` -> `true`: a loop counts as still while work runs
-    const bool threads_wait = idle + running_.size() + ended_threads_ == threads_ && paused_ == running_.size();
-    const bool nothing_to_do = cleanup_.empty() && (queue_.empty() || idle == 0);
+    const auto paused = paused_.load(std::memory_order_acquire);
+    // fault k1: `paused == running_.size()` -> `true`: a loop counts as still while work runs
+    const bool threads_wait = idle + running_.size() + ended_threads_ == threads_ && paused == running_.size();
+    const bool nothing_to_do = idle == 0 || (queue_.empty() && cleanup_.empty() && !closed_);
     if (!threads_wait || !nothing_to_do) return std::nullopt;
-    return tasks_;
+    return stillness{tasks_ + resumed_.load(std::memory_order_relaxed), running_.size(), queue_.size() + cleanup_.size()};
   }
 
   /// The last thing that a thread of the queue does.
@@ -141,6 +143,11 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   void serve() noexcept;
 
  private:
+  static std::shared_ptr<const clock> checked(std::shared_ptr<const clock> time) {
+    if (!time) throw error(errc::invalid_argument, "the time source cannot be null");
+    return time;
+  }
+
   // How many of the listed tasks count as queued: those an idle thread is about to take, and `limit_` more.
   std::size_t room() const noexcept { return threads_ - running_.size() + limit_; }
 
@@ -165,8 +172,9 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   std::size_t idle_threads_ = 0;   // threads that wait
   std::size_t woken_threads_ = 0;  // those of them that were notified
   std::size_t ended_threads_ = 0;
-  std::size_t paused_ = 0;  // tasks that run, and wait for `resume_work`
-  std::size_t tasks_ = 0;   // that ever came
+  std::size_t tasks_ = 0;                // that ever came
+  std::atomic<std::size_t> paused_{0};   // tasks that run, and wait for others
+  std::atomic<std::size_t> resumed_{0};  // how often such a wait ended
   std::atomic<bool> may_have_tasks_{false};
   bool stopped_ = false;
   bool closed_ = false;

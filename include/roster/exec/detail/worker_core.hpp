@@ -134,11 +134,6 @@ class worker_core final : public context_bound {
     if (auto current = refuse()) current->queue->close();
   }
 
-  std::optional<std::size_t> still() const noexcept override {
-    std::lock_guard lock(mutex_);  // short:
-    return current_ ? current_->queue->still() : 0;
-  }
-
   void join() noexcept {
     if (auto current = refuse(); current && current->thread) threads_->join(current->thread);
   }
@@ -179,9 +174,9 @@ class worker_core final : public context_bound {
     const auto live = [fresh] {
       fresh->queue->serve();
       fresh->state.reset();
-      fresh->queue->thread_ended();
     };
-    fresh->thread = self->threads_->launch(live, [queue = fresh->queue] { queue->close(); });
+    fresh->thread = self->threads_->launch(
+        live, [queue = fresh->queue] { queue->close(); }, [queue = fresh->queue] { return queue->still(); });
     close_on_failure guard{fresh};
     if (!self->adopt(fresh)) throw error(errc::stopped);
     make_state work{self->factory_, fresh};
