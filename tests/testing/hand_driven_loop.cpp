@@ -139,7 +139,8 @@ TEST_CASE("Time passes from alarm to alarm, and what each brings is run before t
   CHECK(loop.time()->now() == start + 5min);
 }
 
-TEST_CASE("A call whose deadline passes while it waits is never started, by the time that the model was given", "[b43][b44]") {
+TEST_CASE("A call whose deadline passes while it waits is never started, by the time that the model was given",
+          "[time][b43][b44]") {
   scripted_model made(GENERATE(true, false));
   made.engine.other_calls().wait(1).answer(one_row);
   auto running = made.call();
@@ -158,7 +159,7 @@ TEST_CASE("A call whose deadline passes while it waits is never started, by the 
   CHECK(made.engine.counts().started == 2);
 }
 
-TEST_CASE("Running work and streams tell by the same time whether they have expired", "[b43]") {
+TEST_CASE("Running work and streams tell by the same time whether they have expired", "[time][b43]") {
   hand_driven_loop loop;
   roster::blocking_pool pool(1, 16, loop.time());
   roster::worker_thread<int> worker(
@@ -182,7 +183,7 @@ TEST_CASE("Running work and streams tell by the same time whether they have expi
   CHECK(loop.run(stream.next()) == true);
 }
 
-TEST_CASE("within ends what has not ended by a time that passes by hand", "[b43]") {
+TEST_CASE("within ends what has not ended by a time that passes by hand", "[time][b43]") {
   hand_driven_loop loop;
   test::gate closed(loop.context());
   const auto deadline = loop.time()->from_now(1min);
