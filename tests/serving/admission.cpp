@@ -99,7 +99,7 @@ TEST_CASE("A refusal comes at once, is typed, says the limit, and changes nothin
     REQUIRE(refused.done());  // no engine had to return for that
     CHECK(refused.code() == errc::queue_full);
   }
-  CHECK_THAT(message_of(loop, model->embed(image(1, 1))), Catch::Contains("3 calls"));
+  CHECK_THAT(message_of(loop, model->embed(image(1, 1))), Catch::Contains("at most 3 at a time"));
   auto batch = spawn(loop, model->embed(std::vector<image>(5)));
   test::drain(loop);
   CHECK(batch.code() == errc::queue_full);

@@ -96,7 +96,7 @@ TEST_CASE("What waits is counted and put into words", "[time]") {
   CHECK_THAT(to_string(made.loop.waiting(), made.loop.time()->now()), Catch::Contains("next alarm in 1500 ms"));
 }
 
-TEST_CASE("A coroutine is run to its end, with its value or exception; one that cannot end is an error that says why",
+TEST_CASE("A coroutine is run to its end, with its value or exception, and one that cannot end is an error that says why",
           "[time]") {
   hand_driven_loop loop;
   roster::blocking_pool pool(1);
