@@ -76,7 +76,7 @@ TEST_CASE("A loop runs until nothing can run, and says what waits", "[time]") {
   made.loop.run();
   CHECK(second.succeeded());
   CHECK_FALSE(made.loop.waiting().operations);
-  CHECK(to_string(made.loop.waiting(), made.loop.time()->now()) == "nothing");
+  CHECK(to_string(made.loop.waiting()) == "nothing");
 }
 
 TEST_CASE("What waits is counted and put into words", "[time]") {
@@ -89,11 +89,11 @@ TEST_CASE("What waits is counted and put into words", "[time]") {
   CHECK(what.running == 1);
   CHECK(what.queued == 1);
   CHECK_FALSE(what.next_alarm);
-  CHECK(to_string(what, made.loop.time()->now()) == "operations pending, 1 running, 1 queued");
+  CHECK(to_string(what) == "operations pending, 1 running, 1 queued");
 
   auto alarm = made.loop.time()->make_alarm(made.loop.get_executor(), [] {});
   alarm->set(made.loop.time()->from_now(1500ms));
-  CHECK_THAT(to_string(made.loop.waiting(), made.loop.time()->now()), Catch::Contains("next alarm in 1500 ms"));
+  CHECK_THAT(to_string(made.loop.waiting()), Catch::Contains("next alarm in 1500 ms"));
 }
 
 TEST_CASE("A coroutine is run to its end, with its value or exception, and one that cannot end is an error that says why",
@@ -274,13 +274,17 @@ TEST_CASE("An engine that waits for room in its stream does nothing", "[time][b2
   CHECK(loop.waiting().running == 0);
 }
 
-TEST_CASE("There is no pool, worker or registry without a time", "[time]") {
+TEST_CASE("There is no pool, worker, registry or deadline without a time", "[time]") {
   asio::io_context loop;
   CHECK(test::failure_of([] { roster::blocking_pool pool(1, 16, nullptr); }) == errc::invalid_argument);
   CHECK(test::failure_of([&] { roster::registry<image_embedding>(loop, {}, nullptr); }) == errc::invalid_argument);
-  roster::worker_thread<int> worker(
-      loop.get_executor(), [] { return 0; }, roster::device(), 16, nullptr);
-  CHECK(test::failure_of(loop, worker.start()) == errc::invalid_argument);
+  const auto make_worker = [&] {
+    roster::worker_thread<int> worker(
+        loop.get_executor(), [] { return 0; }, roster::device(), 16, nullptr);
+  };
+  CHECK(test::failure_of(make_worker) == errc::invalid_argument);
+  test::gate open(loop);
+  CHECK(test::failure_of(loop, roster::within(nullptr, roster::clock::time_point(), open.wait())) == errc::invalid_argument);
 }
 
 TEST_CASE("A pool that ends, or a worker that is stopped, is still", "[time]") {

@@ -1,8 +1,8 @@
 #pragma once
 
+#include <roster/call/clock.hpp>
 #include <roster/version.hpp>
 
-#include <chrono>
 #include <optional>
 #include <string>
 #include <utility>
@@ -34,8 +34,8 @@ class device {
 /// Options of every call, whatever the model.
 class call_options {
  public:
-  /// A deadline. Steady: a change of the wall clock does not move it.
-  using time_point = std::chrono::steady_clock::time_point;
+  /// A deadline, by the time of whatever runs the call: the steady clock, unless a pool, worker or registry was given another.
+  using time_point = clock::time_point;
 
   /// No deadline, any device.
   call_options() noexcept {}

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <roster/error.hpp>
 #include <roster/version.hpp>
 
 #include <chrono>
+#include <memory>
+#include <utility>
 
 ROSTER_BEGIN_NAMESPACE
 
@@ -28,5 +31,16 @@ class clock {
     return after < (time_point::max)() - start ? start + after : (time_point::max)();
   }
 };
+
+namespace detail {
+
+/// `time`, which a caller has given. `invalid_argument` for null.
+template <typename Clock>
+std::shared_ptr<Clock> required(std::shared_ptr<Clock> time) {
+  if (!time) throw error(errc::invalid_argument, "the time source cannot be null");
+  return time;
+}
+
+}  // namespace detail
 
 ROSTER_END_NAMESPACE

@@ -50,8 +50,8 @@ class blocking_pool {
   /// How many calls are queued before the next ones wait for admission, unless told otherwise.
   static constexpr std::size_t default_queue_limit = 1024;
 
-  /// Starts `threads` threads. The deadlines of calls are by `time`. Throws `invalid_argument` for none, and what `std::thread` throws, with every thread joined that
-  /// had started.
+  /// Starts `threads` threads. The deadlines of calls are by `time`. Throws `invalid_argument` for no threads or a null `time`,
+  /// and what `std::thread` throws, with every thread joined that had started.
   explicit blocking_pool(std::size_t threads, std::size_t queue_limit = default_queue_limit,
                          std::shared_ptr<const clock> time = steady_time());
 

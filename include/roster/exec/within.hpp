@@ -27,10 +27,9 @@ namespace detail {
 class timed_operation : public std::enable_shared_from_this<timed_operation> {
  public:
   timed_operation(const asio::strand<asio::any_io_executor>& strand, std::shared_ptr<time_source> time)
-      : strand_(strand), time_(std::move(time)) {}
+      : strand_(strand), time_(required(std::move(time))) {}
 
   void start_timer(call_options::time_point deadline) {
-    deadline_ = deadline;
     alarm_ = time_->make_alarm(*strand_, [weak = weak_from_this()] {
       if (const auto self = weak.lock()) self->ring();
     });
@@ -55,7 +54,7 @@ class timed_operation : public std::enable_shared_from_this<timed_operation> {
 
  private:
   void ring() {
-    if (ended_ || time_->now() < deadline_) return;
+    if (ended_) return;
     expired_ = true;
     cancel();
   }
@@ -67,7 +66,6 @@ class timed_operation : public std::enable_shared_from_this<timed_operation> {
 
   const std::optional<asio::strand<asio::any_io_executor>> strand_;
   const std::shared_ptr<time_source> time_;
-  call_options::time_point deadline_;
   std::unique_ptr<alarm> alarm_;
   asio::cancellation_signal signal_;
   bool ended_ = false;
@@ -96,16 +94,17 @@ asio::awaitable<T> run_timed(std::shared_ptr<timed_operation> timed, call_option
 
 }  // namespace detail
 
-/// Awaits an operation until it is `deadline` by `time`; then cancels it and awaits its end. Unlike Asio's `||` with a timer this returns
-/// whatever the operation ends with, errors too, and may be used on a context with many threads.
+/// Awaits an operation until it is `deadline` by `time`; then cancels it and awaits its end. Unlike Asio's `||` with a timer
+/// this returns whatever the operation ends with, errors too, and may be used on a context with many threads.
 ///
 /// **Completion**: when the operation has ended, with its value, even if that came after the deadline.
 /// **Executor**: resumes on the coroutine's own; the operation runs on a strand of it.
 /// **Cancellation**: terminal; cancels the operation, and awaits its end. Cancelling posts to the strand; if memory for
 /// that runs out, the program terminates.
-/// **Errors**: the operation's; `deadline_exceeded` when the deadline had passed and the operation ended as cancelled.
+/// **Errors**: the operation's; `deadline_exceeded` when the deadline had passed and the operation ended as cancelled;
+/// `invalid_argument` for a null `time`.
 ///
-///     auto model = co_await roster::within(roster::steady_time(), deadline, models.get("digits"));
+///     auto model = co_await roster::within(time, deadline, models.get("digits"));
 template <typename T>
 [[nodiscard]] asio::awaitable<T> within(std::shared_ptr<time_source> time, call_options::time_point deadline,
                                         asio::awaitable<T> operation) {

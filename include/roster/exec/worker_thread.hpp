@@ -59,7 +59,7 @@ class worker_thread {
   static constexpr std::size_t default_stream_capacity = 64;
 
   /// A worker that is not started. `factory()` or `factory(const device&)` makes the state, on the worker's thread, each time
-  /// the worker starts.
+  /// the worker starts. The deadlines of calls are by `time`; null is an `invalid_argument`.
   template <typename Factory>
   worker_thread(asio::any_io_executor executor, Factory factory, device default_device = device(),
                 std::size_t queue_limit = default_queue_limit, std::shared_ptr<const clock> time = steady_time())

@@ -36,7 +36,7 @@ class catalog {
   /// Empty registries whose loaders run on `executor`.
   explicit catalog(asio::any_io_executor executor) : catalog(std::move(executor), steady_time()) {}
 
-  /// The same, with the time of all registries.
+  /// The same, with the time of all registries; null is an `invalid_argument`.
   catalog(asio::any_io_executor executor, std::shared_ptr<time_source> time)
       : registries_(registry_args<Capabilities>(executor, time)...) {}
 
@@ -45,7 +45,7 @@ class catalog {
                    const builtin_models<Capabilities>&... builtin) requires(sizeof...(Capabilities) > 0)
       : catalog(std::move(executor), steady_time(), builtin...) {}
 
-  /// The same, with the time of all registries.
+  /// The same, with the time of all registries; null is an `invalid_argument`.
   catalog(asio::any_io_executor executor, std::shared_ptr<time_source> time,
           const builtin_models<Capabilities>&... builtin) requires(sizeof...(Capabilities) > 0)
       : registries_(registry_args<Capabilities>(executor, time, builtin)...) {}

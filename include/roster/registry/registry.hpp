@@ -56,7 +56,7 @@ class registry {
   /// A registry whose loaders run on `executor`, with `builtin` to fall back on. The deadlines of calls of models that live on
   /// threads of their own are by `time`; those of pooled models are by their pool's.
   ///
-  /// **Errors**: `invalid_argument` if `builtin` has an empty key, `already_exists` if it has one twice.
+  /// **Errors**: `invalid_argument` if `builtin` has an empty key or `time` is null, `already_exists` if it has one twice.
   explicit registry(asio::any_io_executor executor, const builtin_models<Capability>& builtin = builtin_models<Capability>(),
                     std::shared_ptr<time_source> time = steady_time())
       : core_(std::make_shared<core>(detail::model_traits_of<Capability>(), executor, std::move(time))) {

@@ -29,20 +29,18 @@ struct waiting_work {
   bool operations = false;                            ///< whether the loop has operations that have not completed
   std::size_t running = 0;                            ///< calls on threads that wait for ticks, or for room in their streams
   std::size_t queued = 0;                             ///< calls behind them
-  std::optional<manual_time::time_point> next_alarm;  ///< when the next alarm rings
+  std::optional<clock::duration> next_alarm;  ///< how long until the next alarm rings, if one is set
 };
 
 /// `operations pending, 1 running, 2 queued, next alarm in 500 ms`, or `nothing`.
-inline std::string to_string(const waiting_work& what, manual_time::time_point now) {
+inline std::string to_string(const waiting_work& what) {
   std::string text;
   const auto add = [&](const std::string& part) { text += (text.empty() ? "" : ", ") + part; };
   if (what.operations) add("operations pending");
   if (what.running) add(fmt::format("{} running", what.running));
   if (what.queued) add(fmt::format("{} queued", what.queued));
-  if (what.next_alarm) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(*what.next_alarm - now).count();
-    add(fmt::format("next alarm in {} ms", left));
-  }
+  if (what.next_alarm)
+    add(fmt::format("next alarm in {} ms", std::chrono::duration_cast<std::chrono::milliseconds>(*what.next_alarm).count()));
   return text.empty() ? "nothing" : text;
 }
 
@@ -101,26 +99,26 @@ class hand_driven_loop {
   }
 
   /// Runs a coroutine to its end, without letting time pass, and returns or throws its outcome. Throws `std::logic_error` if
-  /// it cannot end, with what waits; it is then destroyed with the loop.
+  /// it cannot end, with what waits; it stays under way then.
   template <typename T>
   T run(asio::awaitable<T> coroutine) {
-    const auto ended = std::make_shared<bool>(false);
-    auto outcome = std::make_shared<detail::outcome<T>>();
-    const auto end = [=](std::exception_ptr failure, auto... value) {
-      *ended = true;
+    const auto outcome = std::make_shared<detail::outcome<T>>();
+    const auto end = [outcome](std::exception_ptr failure, auto... value) {
       outcome->failure = std::move(failure);
-      if constexpr (sizeof...(value) > 0) outcome->value.emplace(std::move(value)...);
+      outcome->value.emplace(std::move(value)...);
     };
     asio::co_spawn(context_, std::move(coroutine), end);
     run();
-    if (!*ended) throw std::logic_error("the coroutine cannot end: " + to_string(waiting(), time_->now()));
+    if (!outcome->value) throw std::logic_error("the coroutine cannot end: " + to_string(waiting()));
     return std::move(*outcome).get();
   }
 
   /// What waited when `run` returned.
   waiting_work waiting() {
     const auto threads = still().value_or(detail::stillness());
-    return {!context_.stopped(), threads.running, threads.queued, time_->next_alarm()};
+    waiting_work all{!context_.stopped(), threads.running, threads.queued, std::nullopt};
+    if (const auto next = time_->next_alarm()) all.next_alarm = *next - time_->now();
+    return all;
   }
 
  private:

@@ -202,10 +202,6 @@ class scripted_engine {
   /// What a placement makes.
   class engine {
    public:
-    /// For the factory.
-    explicit engine(std::shared_ptr<state> from) : state_(std::move(from)) {
-      state_->count([](auto& counts) { ++counts.made; });
-    }
     engine(const engine&) = delete;
     engine& operator=(const engine&) = delete;
     ~engine() {
@@ -227,21 +223,31 @@ class scripted_engine {
     }
 
    private:
+    friend class scripted_engine;
+
+    explicit engine(std::shared_ptr<state> from) : state_(std::move(from)) {
+      state_->count([](auto& counts) { ++counts.made; });
+    }
+
     const std::shared_ptr<state> state_;
   };
 
   /// Makes engines. Copyable.
-  struct factory_type {
+  class factory_type {
+   public:
     /// An engine of this script.
-    engine operator()() const { return engine(state_of_script); }
+    engine operator()() const { return engine(state_); }
 
-    std::shared_ptr<state> state_of_script;  ///< shared by all
+   private:
+    friend class scripted_engine;
+    explicit factory_type(std::shared_ptr<state> of_all) : state_(std::move(of_all)) {}
+    std::shared_ptr<state> state_;
   };
 
   scripted_engine() = default;
   scripted_engine(const scripted_engine&) = delete;
   scripted_engine& operator=(const scripted_engine&) = delete;
-  ~scripted_engine() { factory_.state_of_script->ticks.release(); }
+  ~scripted_engine() { state_->ticks.release(); }
 
   /// For placements. A reference, as g++ 12 needs callables that own something to be named.
   const factory_type& factory() const noexcept { return factory_; }
@@ -250,22 +256,21 @@ class scripted_engine {
   script& next_call() {
     std::list<std::shared_ptr<script>> fresh(1, std::make_shared<script>());
     auto& empty = *fresh.front();
-    auto& scripts = factory_.state_of_script->scripts;
-    std::lock_guard lock(factory_.state_of_script->mutex);  // short:
-    scripts.splice(scripts.end(), fresh);
+    std::lock_guard lock(state_->mutex);  // short:
+    state_->scripts.splice(state_->scripts.end(), fresh);
     return empty;
   }
 
   /// The script, empty at first, of all calls that have none of their own.
-  script& other_calls() noexcept { return *factory_.state_of_script->others; }
+  script& other_calls() noexcept { return *state_->others; }
 
   /// Gives a tick to each call that waits for one now.
-  void tick() { factory_.state_of_script->ticks.give(); }
+  void tick() { state_->ticks.give(); }
 
   /// What was seen so far.
   scripted_engine_counts counts() const {
-    std::lock_guard lock(factory_.state_of_script->mutex);  // short:
-    return factory_.state_of_script->counts;
+    std::lock_guard lock(state_->mutex);  // short:
+    return state_->counts;
   }
 
  private:
@@ -281,7 +286,12 @@ class scripted_engine {
         ++seen.started;
         seen.most_at_once = (std::max)(seen.most_at_once, seen.started - seen.ended);
       });
-      const std::unique_ptr<state, end_of_call> ending(this);
+      struct end_of_call {
+        state& in;
+        ~end_of_call() {
+          in.count([](auto& seen) { ++seen.ended; });
+        }
+      } const ending{*this};
       const auto steps = take_script();
       const auto stop = [&] { return !steps->ignores_stop_ && context.stop_requested(); };
       for (const auto& step : steps->steps_) {
@@ -301,9 +311,6 @@ class scripted_engine {
       return first.front();
     }
 
-    static constexpr auto end_of_call_counted = [](state* in) { in->count([](auto& seen) { ++seen.ended; }); };
-    using end_of_call = decltype(end_of_call_counted);
-
     std::mutex mutex;
     scripted_engine_counts counts;
     std::list<std::shared_ptr<script>> scripts;
@@ -311,7 +318,8 @@ class scripted_engine {
     detail::tick_counter ticks;
   };
 
-  const factory_type factory_{std::make_shared<state>()};
+  const std::shared_ptr<state> state_ = std::make_shared<state>();
+  const factory_type factory_{state_};
 };
 
 ROSTER_END_NAMESPACE

@@ -71,7 +71,7 @@ class idle_waiter : public waiter<idle_waiter, error_code> {};
 class task_queue final : public std::enable_shared_from_this<task_queue> {
  public:
   task_queue(std::size_t threads, std::size_t limit, std::shared_ptr<const clock> time)
-      : time_(checked(std::move(time))),
+      : time_(required(std::move(time))),
         threads_(threads),
         limit_((std::min)(limit, (std::numeric_limits<std::size_t>::max)() - threads)) {}
   task_queue(const task_queue&) = delete;
@@ -143,11 +143,6 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   void serve() noexcept;
 
  private:
-  static std::shared_ptr<const clock> checked(std::shared_ptr<const clock> time) {
-    if (!time) throw error(errc::invalid_argument, "the time source cannot be null");
-    return time;
-  }
-
   // How many of the listed tasks count as queued: those an idle thread is about to take, and `limit_` more.
   std::size_t room() const noexcept { return threads_ - running_.size() + limit_; }
 

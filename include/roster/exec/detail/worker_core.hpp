@@ -69,7 +69,7 @@ class worker_core final : public context_bound {
         factory_(std::move(factory)),
         default_device_(std::move(target_device)),
         queue_limit_(queue_limit),
-        time_(std::move(time)),
+        time_(required(std::move(time))),
         cell_(executor) {}
 
   bool on_own_thread() const noexcept {
