@@ -1,4 +1,5 @@
-// A test of code that uses models, with everything real but the engine and the time: threads, queues and deadlines, and no sleep.
+// A test of code that uses models, with everything real but the engine and the time: threads, queues and deadlines, and no
+// sleep.
 
 #include <roster/roster.hpp>
 #include <roster/testing/hand_driven_loop.hpp>

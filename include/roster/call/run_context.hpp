@@ -79,9 +79,7 @@ class run_context {
   const std::optional<call_options::time_point>& deadline() const noexcept { return deadline_; }
 
   /// Whether the deadline has passed.
-  bool expired() const {
-    return deadline_ && *deadline_ <= (clock_ ? clock_->now() : call_options::time_point::clock::now());
-  }
+  bool expired() const { return deadline_ && *deadline_ <= (clock_ ? clock_->now() : call_options::time_point::clock::now()); }
 
   /// Reports that `done` of `total` steps are finished.
   void report_progress(std::uint32_t done, std::uint32_t total) noexcept {

@@ -60,11 +60,7 @@ class load_context {
 
   load_context(std::string key, model_info info, asio::any_io_executor executor, std::shared_ptr<time_source> time,
                detail::load_node& self)
-      : key_(std::move(key)),
-        info_(std::move(info)),
-        executor_(std::move(executor)),
-        time_(std::move(time)),
-        self_(self) {}
+      : key_(std::move(key)), info_(std::move(info)), executor_(std::move(executor)), time_(std::move(time)), self_(self) {}
 
   std::string key_;
   model_info info_;

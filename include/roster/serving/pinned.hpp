@@ -67,7 +67,9 @@ class pinned {
   template <capability Capability>
   model_loader<Capability> loader() const {
     static_assert(detail::check_engine<engine_type, Capability>());
-    const auto load = [self = *this](load_context& context) { return make<Capability>(self, context.get_executor(), context.time()); };
+    const auto load = [self = *this](load_context& context) {
+      return make<Capability>(self, context.get_executor(), context.time());
+    };
     return model_loader<Capability>(load);
   }
 
@@ -76,7 +78,7 @@ class pinned {
 
   template <typename Capability>
   static asio::awaitable<std::shared_ptr<typename Capability::model>> make(pinned self, asio::any_io_executor executor,
-                                                                          std::shared_ptr<const clock> time) {
+                                                                           std::shared_ptr<const clock> time) {
     auto factory = std::make_shared<detail::state_factory_of<engine_type, Factory>>(std::move(self.factory_));
     auto worker = std::make_shared<runner>(executor, std::move(factory), self.device_.value_or(device()), self.queue_limit_,
                                            std::move(time));

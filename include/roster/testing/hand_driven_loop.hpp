@@ -26,9 +26,9 @@ ROSTER_BEGIN_NAMESPACE
 
 /// What waits where nothing can run.
 struct waiting_work {
-  bool operations = false;                            ///< whether the loop has operations that have not completed
-  std::size_t running = 0;                            ///< calls on threads that wait for ticks, or for room in their streams
-  std::size_t queued = 0;                             ///< calls behind them
+  bool operations = false;                    ///< whether the loop has operations that have not completed
+  std::size_t running = 0;                    ///< calls on threads that wait for ticks, or for room in their streams
+  std::size_t queued = 0;                     ///< calls behind them
   std::optional<clock::duration> next_alarm;  ///< how long until the next alarm rings, if one is set
 };
 

@@ -116,7 +116,10 @@ class registry_core {
 template <typename Model>
 registry_core<Model>::registry_core(const model_traits& traits, const asio::any_io_executor& executor,
                                     std::shared_ptr<time_source> time)
-    : mutex_(executor), context_(make_context_bound<context_bound>(executor)), time_(required(std::move(time))), traits_(traits) {}
+    : mutex_(executor),
+      context_(make_context_bound<context_bound>(executor)),
+      time_(required(std::move(time))),
+      traits_(traits) {}
 
 template <typename Model>
 registry_core<Model>::~registry_core() = default;
