@@ -42,7 +42,8 @@ class queue_model {
       reason_ = reason;
       completed();
     }
-    void interrupt(std::shared_ptr<task>) noexcept override { context.request_stop(); }
+    bool detachable() const noexcept override { return false; }
+    void interrupt(std::shared_ptr<task>, roster::error_code) noexcept override { context.request_stop(); }
 
     bool done() const { return completions_ == 1; }
     bool executed() const { return executed_; }

@@ -65,6 +65,15 @@ class pending_handler {
 
   const Handler& handler() const noexcept { return handler_; }
 
+  /// The executor that it is called on, while it waits; for executors that no `any_io_executor` can hold, the system's.
+  asio::any_io_executor executor() const {
+    if (target_.loop) return target_.loop->context().get_executor();
+    if constexpr (std::is_convertible_v<executor_type, asio::any_io_executor>)
+      return *target_.other;
+    else
+      return asio::system_executor();
+  }
+
   /// Posts the handler, with the node that contains it, to its executor: once, never inside this call. The reference to
   /// the node is released before the handler is called, which may own the node's memory. A failed allocation terminates: nobody
   /// is left to report it to.

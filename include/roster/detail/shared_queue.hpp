@@ -55,6 +55,7 @@ class shared_queue {
   bool empty() const noexcept { return first_ == nullptr; }
   std::size_t size() const noexcept { return size_; }
   T& front() const noexcept { return *first_; }
+  std::shared_ptr<T> share(T& element) const noexcept { return hook(element).self_; }
   std::shared_ptr<T> share_front() const noexcept { return hook(*first_).self_; }
 
   template <typename Visitor>

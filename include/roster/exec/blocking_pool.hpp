@@ -53,7 +53,7 @@ class blocking_pool {
   /// Starts `threads` threads. The deadlines of calls are by `time`. Throws `invalid_argument` for no threads or a null `time`,
   /// and what `std::thread` throws, with every thread joined that had started.
   explicit blocking_pool(std::size_t threads, std::size_t queue_limit = default_queue_limit,
-                         std::shared_ptr<const clock> time = steady_time());
+                         std::shared_ptr<time_source> time = steady_time());
 
   blocking_pool(const blocking_pool&) = delete;
   blocking_pool& operator=(const blocking_pool&) = delete;
@@ -175,7 +175,7 @@ class blocking_pool {
 
 #if ROSTER_DEFINITIONS_HERE
 
-ROSTER_DECL blocking_pool::blocking_pool(std::size_t threads, std::size_t queue_limit, std::shared_ptr<const clock> time)
+ROSTER_DECL blocking_pool::blocking_pool(std::size_t threads, std::size_t queue_limit, std::shared_ptr<time_source> time)
     : queue_(std::make_shared<detail::task_queue>(check(threads), queue_limit, std::move(time))),
       threads_(std::make_shared<detail::thread_group>()) {
   try {

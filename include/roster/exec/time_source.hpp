@@ -34,9 +34,9 @@ class alarm {
 /// **Thread safety**: all members may be called concurrently, from any thread.
 class time_source : public clock {
  public:
-  /// An alarm, not set, that calls `ring` through `executor`, never inside `set`. A ring that has begun may come after the
-  /// alarm was cleared or destroyed, so `ring` should hold what it uses weakly. An alarm that is set counts as work of the
-  /// executor's context.
+  /// An alarm, not set, that calls `ring` on a thread of the executor's context, if that is a strand perhaps outside of it, and
+  /// never inside `set`. A ring that has begun may come after the alarm was cleared or destroyed, so `ring` should hold what it
+  /// uses weakly. An alarm that is set counts as work of the context.
   virtual std::unique_ptr<alarm> make_alarm(const asio::any_io_executor& executor, std::function<void()> ring) = 0;
 };
 
@@ -47,7 +47,9 @@ ROSTER_END_NAMESPACE
 
 #if ROSTER_DEFINITIONS_HERE
 
+#include <boost/asio/bind_executor.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <boost/asio/system_executor.hpp>
 
 ROSTER_BEGIN_NAMESPACE
 
@@ -60,9 +62,10 @@ class steady_alarm final : public alarm {
 
   void set(clock::time_point when) override {
     timer_.expires_at(when);
-    timer_.async_wait([ring = ring_](error_code code) {
+    // Called where the timer's context finds that it is time, whatever the strand is doing.
+    timer_.async_wait(asio::bind_executor(asio::system_executor(), [ring = ring_](error_code code) {
       if (!code) (*ring)();
-    });
+    }));
   }
 
   void clear() noexcept override { timer_.cancel(); }

@@ -31,7 +31,8 @@ class timed_operation : public std::enable_shared_from_this<timed_operation> {
 
   void start_timer(call_options::time_point deadline) {
     alarm_ = time_->make_alarm(*strand_, [weak = weak_from_this()] {
-      if (const auto self = weak.lock()) self->ring();
+      const auto self = weak.lock();
+      if (self) asio::post(*self->strand_, [self] { self->ring(); });
     });
     alarm_->set(deadline);
   }

@@ -62,7 +62,7 @@ class worker_thread {
   /// the worker starts. The deadlines of calls are by `time`; null is an `invalid_argument`.
   template <typename Factory>
   worker_thread(asio::any_io_executor executor, Factory factory, device default_device = device(),
-                std::size_t queue_limit = default_queue_limit, std::shared_ptr<const clock> time = steady_time())
+                std::size_t queue_limit = default_queue_limit, std::shared_ptr<time_source> time = steady_time())
       : core_(detail::make_context_bound<core>(executor,
                                                std::make_shared<detail::state_factory_of<State, Factory>>(std::move(factory)),
                                                std::move(default_device), queue_limit, std::move(time))) {}
@@ -145,10 +145,11 @@ class worker_thread {
   /// a capacity of 0.
   template <typename Chunk, typename Produce>
   stream<Chunk> start_stream(const call_options& options, Produce produce, std::size_t capacity = default_stream_capacity) {
-    return detail::start_stream<Chunk>(core_->executor(), capacity, options.deadline(), std::move(produce), [&](auto work) {
-      return core::template run<detail::on_cancel::detach>(core_, options, detail::enqueue_mode::wait_if_full,
-                                                           detail::bind_work(std::move(work)));
-    });
+    return detail::start_stream<Chunk>(
+        core_->executor(), capacity, options.deadline(), core_->time(), std::move(produce), [&](auto work) {
+          return core::template run<detail::on_cancel::detach>(core_, options, detail::enqueue_mode::wait_if_full,
+                                                               detail::bind_work(std::move(work)));
+        });
   }
 
   /// Refuses new calls, fails queued ones with `stopped`, waits for the running one, and destroys the state on its thread.

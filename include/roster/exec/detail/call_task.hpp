@@ -4,7 +4,10 @@
 #include <roster/detail/initiate.hpp>
 #include <roster/detail/pending_handler.hpp>
 #include <roster/detail/waiter.hpp>
+#include <roster/exec/detail/deadlines.hpp>
 #include <roster/exec/detail/task_queue.hpp>
+
+#include <boost/asio/recycling_allocator.hpp>
 
 #include <atomic>
 #include <exception>
@@ -118,10 +121,20 @@ class call_task final : public task {
     complete(std::move(self), {make_exception(reason), std::nullopt});
   }
 
-  void interrupt(std::shared_ptr<task> self) noexcept override {
+  bool detachable() const noexcept override { return Policy == on_cancel::detach; }
+
+  void interrupt(std::shared_ptr<task> self, error_code reason) noexcept override {
     context.request_stop();
-    if constexpr (Policy == on_cancel::detach)
-      complete(std::move(self), {make_exception(asio::error::operation_aborted), std::nullopt});
+    if constexpr (Policy == on_cancel::detach) complete(std::move(self), {make_exception(reason), std::nullopt});
+  }
+
+  /// Keeps the call's deadline, if it has one, in the context that its handler is called on.
+  void keep_deadline(std::shared_ptr<task_queue> queue) {
+    if (!context.deadline()) return;
+    auto all = deadlines::of(pending_.executor(), queue->time());
+    expiry = std::allocate_shared<task_deadline>(asio::recycling_allocator<void>(), *context.deadline(), *this,
+                                                 std::move(queue), all);
+    all->add(expiry);
   }
 
  private:
@@ -161,9 +174,11 @@ auto async_call(std::shared_ptr<task_queue> queue, asio::any_io_executor fallbac
       std::move(fallback), std::forward<Token>(token),
       []<typename Handler>(Handler handler, const asio::any_io_executor& executor, std::shared_ptr<task_queue> target,
                            std::optional<call_options::time_point> task_deadline, enqueue_mode task_mode, Work task_work) {
-        const clock& time = target->time();
-        start_waiting<call_task<Handler, Work, Policy, WrapOutcome>>(std::move(handler), executor, std::move(target),
-                                                                     task_deadline, time, task_mode, std::move(task_work));
+        auto node = make_node<call_task<Handler, Work, Policy, WrapOutcome>>(std::move(handler), executor, task_deadline,
+                                                                             *target->time(), task_mode, std::move(task_work));
+        connect_cancellation<task>(asio::get_associated_cancellation_slot(node->handler()), target, node);
+        node->keep_deadline(target);
+        target->enqueue(std::move(node));
       },
       std::move(queue), deadline, mode, std::move(work));
 }

@@ -51,8 +51,8 @@ class channel_reader : public waiter<channel_reader<Chunk>, std::exception_ptr, 
 template <typename Chunk>
 class channel final : public stop_listener {
  public:
-  explicit channel(std::size_t capacity, std::optional<call_options::time_point> deadline)
-      : context(deadline), capacity_(capacity), slots_(std::make_unique<slot[]>(capacity)) {}
+  channel(std::size_t capacity, std::optional<call_options::time_point> deadline, std::shared_ptr<const clock> time)
+      : context(deadline, *time), time_(std::move(time)), capacity_(capacity), slots_(std::make_unique<slot[]>(capacity)) {}
   channel(const channel&) = delete;
   channel& operator=(const channel&) = delete;
   ~channel() {
@@ -80,8 +80,7 @@ class channel final : public stop_listener {
   void finish(std::exception_ptr failure) noexcept {
     if (finish_called_.exchange(true, std::memory_order_acq_rel)) return;
     const auto word = word_.load(std::memory_order_acquire);
-    failure_ = (word & shut_down) ? std::make_exception_ptr(error(errc::stopped, "the stream's worker was shut down"))
-                                  : std::move(failure);
+    failure_ = (word & shut_down) ? stop_failure() : std::move(failure);
     if (publish([](std::uint64_t before) { return before | finished; }) & reading) serve(std::move(reader_));
   }
 
@@ -150,6 +149,11 @@ class channel final : public stop_listener {
   struct slot {
     alignas(Chunk) std::byte bytes[sizeof(Chunk)];
   };
+
+  std::exception_ptr stop_failure() const {
+    if (context.expired()) return std::make_exception_ptr(error(errc::deadline_exceeded, "the deadline passed before the end"));
+    return std::make_exception_ptr(error(errc::stopped, "the stream's worker was shut down"));
+  }
 
   static std::size_t count(std::uint64_t word) noexcept { return static_cast<std::size_t>(word / one); }
 
@@ -232,6 +236,7 @@ class channel final : public stop_listener {
     channel_reader<Chunk>::tell(std::move(reader), make_exception(asio::error::operation_aborted), std::nullopt);
   }
 
+  const std::shared_ptr<const clock> time_;
   const std::size_t capacity_;
   const std::unique_ptr<slot[]> slots_;
   std::size_t head_ = 0;                // the consumer's, or whoever acts for it

@@ -52,8 +52,6 @@ class stream_work {
   void feed(run_context& thread_context, Engine&... engine) {
     ran_ = true;
     thread_context.listen(target_.get());
-    // fault k1: drop: a stream tells another time than its call
-    target_->context.clock_ = thread_context.clock_;
     try {
       channel_sink<Chunk> out(*target_);
       if (!target_->context.stop_requested()) produce_(engine..., out, target_->context);
@@ -101,9 +99,10 @@ asio::awaitable<void> feed_stream(finish_on_exit<Chunk> unstarted, asio::awaitab
 /// there.
 template <typename Chunk, typename Produce, typename Run>
 stream<Chunk> start_stream(const asio::any_io_executor& executor, std::size_t capacity,
-                           std::optional<call_options::time_point> deadline, Produce produce, Run run) {
+                           std::optional<call_options::time_point> deadline, std::shared_ptr<const clock> time, Produce produce,
+                           Run run) {
   if (capacity == 0) throw error(errc::invalid_argument, "a stream needs room for at least one chunk");
-  auto source = std::make_shared<channel<Chunk>>(capacity, deadline);
+  auto source = std::make_shared<channel<Chunk>>(capacity, deadline, std::move(time));
   if (!executor) {
     source->finish(make_exception(make_error_code(errc::stopped)));
     return make_stream(std::move(source), std::shared_ptr<stream_feed<Chunk>>());

@@ -7,6 +7,7 @@
 #include <roster/detail/thread_group.hpp>
 #include <roster/detail/waiter.hpp>
 #include <roster/detail/yield_until.hpp>
+#include <roster/exec/detail/deadlines.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -29,13 +30,32 @@ enum class enqueue_mode {
   cleanup          ///< before all others, even after `stop`, and even if its caller is cancelled
 };
 
+class task_queue;
+class task;
+
+/// The deadline of a task.
+class task_deadline final : public deadline {
+ public:
+  task_deadline(clock::time_point when, task& late, std::shared_ptr<task_queue> queue, std::shared_ptr<deadlines> all)
+      : deadline(when), task_(&late), queue_(std::move(queue)), all_(std::move(all)) {}
+
+  void passed() noexcept override;
+  void end() noexcept { all_->remove(*this); }
+
+ private:
+  friend class task_queue;
+  task* task_;  // null once it has left the queue, whose mutex guards this
+  const std::shared_ptr<task_queue> queue_;
+  const std::shared_ptr<deadlines> all_;
+};
+
 /// Work for the threads of a `task_queue`, and the caller that waits for it.
 class task : public queue_node<task> {
  public:
   using waiter_type = task;
 
-  task(std::optional<call_options::time_point> deadline, const clock& time, enqueue_mode mode)
-      : context(deadline, time), enqueued_as(mode) {}
+  task(std::optional<call_options::time_point> until, const clock& time, enqueue_mode mode)
+      : context(until, time), enqueued_as(mode) {}
   task(const task&) = delete;
   task& operator=(const task&) = delete;
   virtual ~task() = default;
@@ -50,12 +70,17 @@ class task : public queue_node<task> {
   /// Destroys work that will never start, fails the caller.
   virtual void abandon(std::shared_ptr<task> self, error_code reason) noexcept = 0;
 
+  /// Whether the caller need not wait for the end of work that is interrupted.
+  virtual bool detachable() const noexcept = 0;
+
   /// The caller was cancelled while the work runs, or has just ended.
-  virtual void interrupt(std::shared_ptr<task> self) noexcept = 0;
+  virtual void interrupt(std::shared_ptr<task> self, error_code reason) noexcept = 0;
 
   run_context context;
   const enqueue_mode enqueued_as;
-  bool started = false;  ///< or certain to start: can no longer be removed; guarded by the queue's mutex
+  bool started = false;                   ///< or certain to start: can no longer be removed; guarded by the queue's mutex
+  bool expired = false;                   ///< before it came; guarded by the queue's mutex
+  std::shared_ptr<task_deadline> expiry;  ///< if the task has a deadline
 };
 
 /// A caller that waits until nothing runs.
@@ -70,7 +95,7 @@ class idle_waiter : public waiter<idle_waiter, error_code> {};
 /// Threads that serve the queue yield a little, then wait on a condition variable; nobody else ever blocks.
 class task_queue final : public std::enable_shared_from_this<task_queue> {
  public:
-  task_queue(std::size_t threads, std::size_t limit, std::shared_ptr<const clock> time)
+  task_queue(std::size_t threads, std::size_t limit, std::shared_ptr<time_source> time)
       : time_(required(std::move(time))),
         threads_(threads),
         limit_((std::min)(limit, (std::numeric_limits<std::size_t>::max)() - threads)) {}
@@ -82,7 +107,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   };
 
   /// By which its tasks tell the time.
-  const clock& time() const noexcept { return *time_; }
+  const std::shared_ptr<time_source>& time() const noexcept { return time_; }
 
   counters count() const noexcept {
     std::lock_guard lock(mutex_);  // short:
@@ -128,6 +153,9 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
 
   void cancel(std::shared_ptr<task> work) noexcept;
 
+  /// The deadline of a task has passed: it leaves the queue, or is interrupted.
+  void expire(task_deadline& passed) noexcept;
+
   /// Fails everything queued, and all tasks from now on, with `stopped`.
   void stop() noexcept;
 
@@ -152,14 +180,24 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   /// Under the mutex.
   task* start_next() noexcept;
 
-  static void refuse(std::shared_ptr<task> work, errc reason) noexcept {
-    auto& refused = *work;
-    refused.abandon(std::move(work), make_error_code(reason));
+  /// Under the mutex: nobody finds the task by its deadline any more.
+  static void forget_deadline(task& work) noexcept {
+    if (work.expiry) work.expiry->task_ = nullptr;
+  }
+
+  static void end_deadline(task& work) noexcept {
+    if (const auto ended = std::move(work.expiry)) ended->end();
+  }
+
+  static void abandon(std::shared_ptr<task> work, error_code reason) noexcept {
+    auto& abandoned = *work;
+    end_deadline(abandoned);
+    abandoned.abandon(std::move(work), reason);
   }
 
   static inline thread_local task_queue* served_ = nullptr;
 
-  const std::shared_ptr<const clock> time_;
+  const std::shared_ptr<time_source> time_;
   const std::size_t threads_;
   const std::size_t limit_;
   mutable std::mutex mutex_;
@@ -196,6 +234,8 @@ ROSTER_DECL void task_queue::enqueue(std::shared_ptr<task> work) noexcept {
         wake = true;
       }
       // fault m3: `>=` -> `>`: one more call is accepted than there is room for
+    } else if (work->expired) {
+      refusal = errc::deadline_exceeded;
     } else if (!stopped_ && work->enqueued_as == enqueue_mode::refuse_if_full && queue_.size() >= room()) {
       refusal = errc::queue_full;
     } else if (!stopped_) {
@@ -206,9 +246,10 @@ ROSTER_DECL void task_queue::enqueue(std::shared_ptr<task> work) noexcept {
       wake = idle_threads_ > woken_threads_;
       woken_threads_ += wake;
     }
+    if (work) forget_deadline(*work);
   }
   if (work)
-    refuse(std::move(work), refusal);
+    abandon(std::move(work), refusal);
   else if (wake)
     wake_.notify_one();
 }
@@ -219,14 +260,42 @@ ROSTER_DECL void task_queue::cancel(std::shared_ptr<task> work) noexcept {
     // fault m3: `work->started` -> `false`: a call that runs can be taken back
     if (!work->queued() || work->started) return false;
     queue_.erase(*work);
+    forget_deadline(*work);
     return true;
   }();
+  if (removed) return abandon(std::move(work), asio::error::operation_aborted);
   auto& cancelled = *work;
-  if (removed)
-    cancelled.abandon(std::move(work), asio::error::operation_aborted);
-  else
-    // fault b13: drop: work that runs does not hear of its caller's cancellation
-    cancelled.interrupt(std::move(work));
+  // fault b13: drop: work that runs does not hear of its caller's cancellation
+  cancelled.interrupt(std::move(work), asio::error::operation_aborted);
+}
+
+ROSTER_DECL void task_queue::expire(task_deadline& passed) noexcept {
+  std::shared_ptr<task> late;
+  bool running = false;
+  {
+    std::lock_guard lock(mutex_);  // short:
+    auto* found = passed.task_;
+    if (!found) return;
+    running = found->started;
+    if (running) {
+      found->context.request_stop();
+      if (found->detachable()) late = running_.share(*found);
+    } else if (found->queued()) {
+      late = queue_.erase(*found);
+      passed.task_ = nullptr;
+    } else {
+      found->expired = true;
+    }
+  }
+  const auto reason = make_error_code(errc::deadline_exceeded);
+  if (!late) return;
+  if (!running) return abandon(std::move(late), reason);
+  auto& interrupted = *late;
+  interrupted.interrupt(std::move(late), reason);
+}
+
+ROSTER_DECL void task_deadline::passed() noexcept {
+  queue_->expire(*this);
 }
 
 ROSTER_DECL void task_queue::stop() noexcept {
@@ -234,10 +303,11 @@ ROSTER_DECL void task_queue::stop() noexcept {
   {
     std::lock_guard lock(mutex_);  // short:
     stopped_ = true;
+    queue_.for_each([](task& work) { forget_deadline(work); });
     refused.take_all(queue_);
   }
   while (auto work = refused.pop_front())
-    refuse(std::move(work), errc::stopped);
+    abandon(std::move(work), errc::stopped);
 }
 
 ROSTER_DECL void task_queue::enqueue(std::shared_ptr<idle_waiter> waiter) noexcept {
@@ -279,10 +349,12 @@ ROSTER_DECL void task_queue::serve() noexcept {
     {
       std::lock_guard lock(mutex_);  // short:
       done = running_.erase(*work);  // before the caller is told, who may rely on the room
+      forget_deadline(*done);
       work = start_next();
       if (running_.empty() && cleanup_.empty()) told.take_all(idle_waiters_);
     }
     auto& ended = *done;
+    end_deadline(ended);
     // fault m3: `ended.deliver(std::move(done));` -> `
     //   { std::lock_guard lock(mutex_); running_.push_back(done); }
     //   ended.deliver(std::shared_ptr<task>(done));

@@ -47,7 +47,7 @@ class state_factory_of final : public state_factory<State> {
 /// One start of a worker: a thread, its queue, and the state that only this thread touches.
 template <typename State>
 struct worker_session {
-  worker_session(std::size_t queue_limit, device chosen, std::shared_ptr<const clock> time)
+  worker_session(std::size_t queue_limit, device chosen, std::shared_ptr<time_source> time)
       : queue(std::make_shared<task_queue>(1, queue_limit, std::move(time))), target_device(std::move(chosen)) {}
 
   const std::shared_ptr<task_queue> queue;
@@ -63,7 +63,7 @@ class worker_core final : public context_bound {
   using session = worker_session<State>;
 
   worker_core(const asio::any_io_executor& executor, std::shared_ptr<state_factory<State>> factory, device target_device,
-              std::size_t queue_limit, std::shared_ptr<const clock> time)
+              std::size_t queue_limit, std::shared_ptr<time_source> time)
       : context_bound(executor),
         threads_(asio::use_service<closing_service>(context_of(executor)).threads()),
         factory_(std::move(factory)),
@@ -71,6 +71,8 @@ class worker_core final : public context_bound {
         queue_limit_(queue_limit),
         time_(required(std::move(time))),
         cell_(executor) {}
+
+  const std::shared_ptr<time_source>& time() const noexcept { return time_; }
 
   bool on_own_thread() const noexcept {
     std::lock_guard lock(mutex_);  // short:
@@ -203,7 +205,7 @@ class worker_core final : public context_bound {
   const std::shared_ptr<state_factory<State>> factory_;
   const device default_device_;
   const std::size_t queue_limit_;
-  const std::shared_ptr<const clock> time_;
+  const std::shared_ptr<time_source> time_;
   async_once_cell<std::shared_ptr<session>> cell_;
   mutable std::mutex mutex_;
   bool stopped_ = false;

@@ -23,7 +23,7 @@ template <typename Engine>
 class pinned_runner {
  public:
   pinned_runner(const asio::any_io_executor& executor, std::shared_ptr<state_factory<Engine>> factory, device target_device,
-                std::size_t queue_limit, std::shared_ptr<const clock> time)
+                std::size_t queue_limit, std::shared_ptr<time_source> time)
       : gate_(std::make_shared<admission_gate>(admission(1, queue_limit))),
         core_(make_context_bound<worker_core<Engine>>(executor, std::move(factory), std::move(target_device),
                                                       (std::numeric_limits<std::size_t>::max)() / 2, std::move(time))) {}
@@ -34,6 +34,8 @@ class pinned_runner {
   ~pinned_runner() { core_->close(); }
 
   const asio::any_io_executor& executor() const noexcept { return core_->executor(); }
+
+  const std::shared_ptr<time_source>& time() const noexcept { return core_->time(); }
 
   /// Makes the engine now, and returns `info` with what the engine adds. Cannot be cancelled: the factory cannot be stopped,
   /// and after a cancellation the caller would start another one beside it.

@@ -90,7 +90,8 @@ class placed_streaming_model final : public C::model {
  private:
   stream<typename C::chunk> run(typename C::request request) override {
     const call_options call = request;
-    return start_stream<typename C::chunk>(runner_->executor(), 64, call.deadline(), streaming_work<C>(std::move(request)),
+    return start_stream<typename C::chunk>(runner_->executor(), 64, call.deadline(), runner_->time(),
+                                           streaming_work<C>(std::move(request)),
                                            [&](auto work) { return Runner::run(runner_, call, std::move(work)); });
   }
 

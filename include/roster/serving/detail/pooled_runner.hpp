@@ -6,6 +6,7 @@
 #include <roster/exec/detail/call_task.hpp>
 #include <roster/exec/detail/factory.hpp>
 #include <roster/exec/detail/task_queue.hpp>
+#include <roster/exec/within.hpp>
 #include <roster/serving/detail/admission_gate.hpp>
 #include <roster/serving/detail/describe_engine.hpp>
 #include <roster/sync/semaphore.hpp>
@@ -32,11 +33,12 @@ class engine_set final : public task {
   void execute() noexcept override { idle_.clear(); }
   void deliver(std::shared_ptr<task>) noexcept override {}
   void abandon(std::shared_ptr<task>, error_code) noexcept override { idle_.clear(); }
-  void interrupt(std::shared_ptr<task>) noexcept override {}
+  void interrupt(std::shared_ptr<task>, error_code) noexcept override {}
+  bool detachable() const noexcept override { return false; }
 
   /// A set whose last owner has it destroyed on the pool of `queue`, or destroys it itself if that pool is gone.
   static std::shared_ptr<engine_set> make(std::shared_ptr<task_queue> queue) {
-    auto owned = std::make_shared<engine_set>(queue->time());
+    auto owned = std::make_shared<engine_set>(*queue->time());
     auto* set = owned.get();
     return {set, [queue = std::move(queue), last = std::move(owned)](engine_set*) mutable noexcept {
               queue->enqueue(std::move(last));
@@ -77,6 +79,8 @@ class pooled_runner {
 
   const asio::any_io_executor& executor() const noexcept { return context_->executor(); }
 
+  const std::shared_ptr<time_source>& time() const noexcept { return queue_->time(); }
+
   /// Makes one more engine, on the pool, and returns `info` with what the engine adds.
   template <typename Factory>
   static asio::awaitable<model_info> add_engine(std::shared_ptr<pooled_runner> self, Factory factory, model_info info) {
@@ -92,12 +96,17 @@ class pooled_runner {
       throw error(errc::device_mismatch,
                   "pooled engines choose their device themselves, the call asks for '" + options.on()->name() + '\'');
     auto ticket = self->gate_->enter();
-    auto permit = co_await self->permits_.acquire();
+    auto permit = co_await acquire(*self, options.deadline());
     on_engine<Work> bound(self->engines_, std::move(ticket), std::move(permit), std::move(work));
     co_return co_await call<on_cancel::detach>(self->queue_, options.deadline(), enqueue_mode::wait_if_full, std::move(bound));
   }
 
  private:
+  static asio::awaitable<semaphore_permit> acquire(pooled_runner& self, std::optional<call_options::time_point> deadline) {
+    if (!deadline) return self.permits_.acquire();
+    return within(self.time(), *deadline, self.permits_.acquire());
+  }
+
   template <typename Factory>
   struct make_engine {
     std::shared_ptr<engine_set<Engine>> target;
