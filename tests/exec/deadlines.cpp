@@ -1,0 +1,346 @@
+#include <roster/detail/pairing_heap.hpp>
+#include <roster/exec/blocking_pool.hpp>
+#include <roster/exec/worker_thread.hpp>
+#include <roster/testing/hand_driven_loop.hpp>
+
+#include "tests/support/asio.hpp"
+#include "tests/support/catch.hpp"
+#include "tests/support/exec.hpp"
+#include "tests/support/stress.hpp"
+
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/thread_pool.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <random>
+#include <set>
+#include <vector>
+
+namespace asio = boost::asio;
+using namespace std::chrono_literals;
+using roster::call_options;
+using roster::errc;
+using roster::hand_driven_loop;
+using roster::run_context;
+using test::checkpoint;
+using test::destruction_logger;
+using test::run_until;
+using test::spawn;
+
+namespace {
+
+/// One thread, held by a call until `gate` is opened.
+struct busy_pool {
+  busy_pool() : holder(test::occupy(loop, pool, gate)) {}
+  ~busy_pool() { gate.open(); }
+
+  call_options in(roster::clock::duration after) const { return call_options().deadline(time->from_now(after)); }
+
+  void pass(roster::clock::duration by) {
+    time->advance(by);
+    test::drain(loop);
+  }
+
+  std::shared_ptr<roster::manual_time> time = std::make_shared<roster::manual_time>();
+  asio::io_context loop;
+  checkpoint gate;
+  roster::blocking_pool pool{1, 16, time};
+  test::task<void> holder;
+};
+
+/// Counts how often alarms are set.
+class counted_time final : public roster::time_source {
+ public:
+  time_point now() const noexcept override { return manual.now(); }
+
+  std::unique_ptr<roster::alarm> make_alarm(const asio::any_io_executor& executor, std::function<void()> ring) override {
+    ++alarms;
+    return std::make_unique<counted_alarm>(*this, manual.make_alarm(executor, std::move(ring)));
+  }
+
+  roster::manual_time manual;
+  int alarms = 0, set = 0, cleared = 0;
+
+ private:
+  class counted_alarm final : public roster::alarm {
+   public:
+    counted_alarm(counted_time& in, std::unique_ptr<roster::alarm> real) : counts_(in), real_(std::move(real)) {}
+    void set(roster::clock::time_point when) override {
+      ++counts_.set;
+      real_->set(when);
+    }
+    void clear() noexcept override {
+      ++counts_.cleared;
+      real_->clear();
+    }
+
+   private:
+    counted_time& counts_;
+    const std::unique_ptr<roster::alarm> real_;
+  };
+};
+
+}  // namespace
+
+TEST_CASE("A queued call leaves at its deadline, whatever the thread is doing, and its work is destroyed", "[b43][b44]") {
+  busy_pool f;
+  const auto work = [](const destruction_logger&) {};
+  const auto destroyed = std::make_shared<destruction_logger::log>();
+  const bool detachable = GENERATE(false, true);
+  auto late = spawn(f.loop, detachable ? f.pool.run_detachable(f.in(1s), work, destruction_logger(destroyed))
+                                       : f.pool.run(f.in(1s), work, destruction_logger(destroyed)));
+  auto later = spawn(f.loop, f.pool.run(f.in(3s), [] { return 7; }));
+  test::drain(f.loop);
+  CHECK(f.pool.queued() == 2);
+
+  f.pass(999ms);
+  CHECK_FALSE(late.done());
+  f.pass(1ms);
+  CHECK(late.code() == errc::deadline_exceeded);
+  CHECK(destroyed->size() == 1);
+  CHECK(f.pool.queued() == 1);  // its place is free
+
+  f.gate.open();
+  run_until(f.loop, [&] { return later.done(); });
+  CHECK(later.value() == 7);
+}
+
+TEST_CASE("A call that waits for admission leaves at its deadline, and those behind it move up", "[b12][b43]") {
+  const auto time = std::make_shared<roster::manual_time>();
+  asio::io_context loop;
+  checkpoint gate;
+  roster::blocking_pool pool(1, 0, time);
+  auto holder = test::occupy(loop, pool, gate);
+  const auto nothing = [] {};
+  auto late = spawn(loop, pool.run(call_options().deadline(time->from_now(1s)), nothing));
+  auto behind = spawn(loop, pool.run(nothing));
+  test::drain(loop);
+  CHECK(pool.waiting() == 2);
+  time->advance(1s);
+  test::drain(loop);
+  CHECK(late.code() == errc::deadline_exceeded);
+  CHECK(pool.waiting() == 1);
+  gate.open();
+  run_until(loop, [&] { return behind.done(); });
+  CHECK(behind.succeeded());
+}
+
+TEST_CASE("A call that runs at its deadline is asked to stop; if it is detachable it completes then, and keeps its thread",
+          "[b43][b70]") {
+  hand_driven_loop loop;
+  roster::blocking_pool pool(1, 16, loop.time());
+  loop.watch(pool);
+  checkpoint begun, gate;
+  const auto work = [&](run_context& context) {
+    begun.arrive();
+    gate.pass();
+    return context.stop_requested();
+  };
+  const auto options = call_options().deadline(loop.time()->from_now(1s));
+  const bool detachable = GENERATE(false, true);
+  auto call = spawn(loop.context(), detachable ? pool.run_detachable(options, work) : pool.run(options, work));
+  test::drain(loop.context());
+  begun.await();
+  loop.time()->advance(1s);
+  test::drain(loop.context());
+  CHECK(call.done() == detachable);
+  CHECK(pool.running() == 1);
+  gate.open();
+  loop.run();
+  if (detachable)
+    CHECK(call.code() == errc::deadline_exceeded);
+  else
+    CHECK(call.value());
+  CHECK(pool.running() == 0);
+}
+
+TEST_CASE("A call whose deadline has passed when it is made never starts", "[b43]") {
+  busy_pool f;
+  bool started = false;
+  const auto work = [&] { started = true; };
+  auto call = spawn(f.loop, f.pool.run(f.in(0s), work));
+  test::drain(f.loop);
+  CHECK(call.code() == errc::deadline_exceeded);  // the thread is busy
+  f.gate.open();
+  run_until(f.loop, [&] { return f.holder.done(); });
+  CHECK_FALSE(started);
+}
+
+TEST_CASE("Calls end one way: cancelled, stopped or in time, a deadline that passes later changes nothing", "[b43][b47]") {
+  busy_pool f;
+  const auto work = [] { return 7; };
+  auto cancelled = spawn(f.loop, f.pool.run(f.in(1s), work));
+  auto in_time = spawn(f.loop, f.pool.run(f.in(1s), work));
+  test::drain(f.loop);
+  cancelled.cancel();
+  test::drain(f.loop);
+  CHECK(cancelled.aborted());
+  f.gate.open();
+  run_until(f.loop, [&] { return in_time.done(); });
+  CHECK(in_time.value() == 7);
+  CHECK_FALSE(f.time->next_alarm());
+  f.pass(1h);
+
+  checkpoint gate;
+  auto holder = test::occupy(f.loop, f.pool, gate);
+  auto stopped = spawn(f.loop, f.pool.run(f.in(1s), work));
+  test::drain(f.loop);
+  auto stop = spawn(f.loop, f.pool.stop());
+  test::drain(f.loop);
+  CHECK(stopped.code() == errc::stopped);
+  CHECK_FALSE(f.time->next_alarm());
+  gate.open();
+  run_until(f.loop, [&] { return stop.done(); });
+}
+
+TEST_CASE("A deadline far away does not keep a loop running whose calls have ended", "[b43]") {
+  asio::io_context loop;
+  roster::blocking_pool pool(1);
+  auto call = spawn(loop, pool.run(call_options().deadline(roster::steady_time()->from_now(1h)), [] { return 7; }));
+  loop.run();
+  CHECK(call.value() == 7);
+}
+
+TEST_CASE("Deadlines hold by Asio's timers too", "[b43]") {
+  asio::io_context loop;
+  checkpoint gate;
+  roster::blocking_pool pool(1);
+  auto holder = test::occupy(loop, pool, gate);
+  auto call = spawn(loop, pool.run(call_options().deadline(roster::steady_time()->from_now(1ms)), [] {}));
+  run_until(loop, [&] { return call.done(); });
+  CHECK(call.code() == errc::deadline_exceeded);
+  gate.open();
+  loop.run();
+}
+
+TEST_CASE("10,000 calls have one alarm, which is not set for each", "[b43]") {
+  const auto time = std::make_shared<counted_time>();
+  asio::io_context loop;
+  checkpoint gate;
+  roster::blocking_pool pool(1, 20'000, time);
+  auto holder = test::occupy(loop, pool, gate);
+  int expired = 0, succeeded = 0;
+  const auto nothing = [] {};
+  for (int i = 0; i < 10'000; ++i) {
+    const auto call = [](roster::blocking_pool& on, call_options options, decltype(nothing)& work, int& late,
+                         int& ended) -> asio::awaitable<void> {
+      try {
+        co_await on.run(options, work);
+        ++ended;
+      } catch (const boost::system::system_error& failure) {
+        late += failure.code() == errc::deadline_exceeded;
+      }
+    };
+    const auto options = call_options().deadline(time->from_now(std::chrono::milliseconds(1 + i % 100)));
+    asio::co_spawn(loop, call(pool, options, nothing, expired, succeeded), asio::detached);
+  }
+  test::drain(loop);
+  CHECK(time->alarms == 1);
+  CHECK(time->set == 1);
+  time->manual.advance(50ms);
+  test::drain(loop);
+  CHECK(expired == 5'000);
+  CHECK(pool.queued() == 5'000);
+  CHECK(time->set <= 52);
+  gate.open();
+  run_until(loop, [&] { return succeeded == 5'000; });
+  CHECK(time->alarms == 1);
+  CHECK_FALSE(time->manual.next_alarm());
+}
+
+TEST_CASE("A context that is destroyed with deadlines ahead tells nobody", "[b5][b43]") {
+  const auto time = std::make_shared<roster::manual_time>();
+  auto loop = std::make_optional<asio::io_context>();
+  checkpoint gate;
+  {
+    roster::blocking_pool pool(1, 16, time);
+    auto holder = std::make_optional(test::occupy(*loop, pool, gate));
+    auto call = std::make_optional(spawn(*loop, pool.run(call_options().deadline(time->from_now(1s)), [] {})));
+    test::drain(*loop);
+    gate.open();
+  }
+  loop.reset();
+  time->advance(1h);
+  CHECK_FALSE(time->next_alarm());
+}
+
+TEST_CASE("A pairing heap gives the least of what is in it, whatever was taken out", "[b43]") {
+  struct item : roster::detail::heap_node<item> {
+    int value = 0;
+    bool inside = false;
+  };
+  struct less {
+    bool operator()(const item& left, const item& right) const { return left.value < right.value; }
+  };
+  std::mt19937 random(7);
+  std::vector<item> items(200);
+  roster::detail::pairing_heap<item, less> heap;
+  std::multiset<int> expected;
+  for (int step = 0; step < 20'000; ++step) {
+    auto& one = items[random() % items.size()];
+    if (one.inside) {
+      heap.erase(one);
+      expected.erase(expected.find(one.value));
+    } else {
+      one.value = static_cast<int>(random() % 50);
+      heap.insert(one);
+      expected.insert(one.value);
+    }
+    one.inside = !one.inside;
+    REQUIRE(heap.empty() == expected.empty());
+    if (heap.empty()) continue;
+    REQUIRE(heap.first().value == *expected.begin());
+    if (step % 3 == 0) {
+      auto& least = heap.first();
+      heap.erase(least);
+      least.inside = false;
+      expected.erase(expected.begin());
+    }
+  }
+}
+
+TEST_CASE("However deadlines, cancellations and ends meet, each call ends once and nothing is left", "[b43][b47][stress]") {
+  test::stress([](unsigned seed) {
+    asio::thread_pool callers(2);
+    std::atomic<int> ended{0}, other{0};
+    constexpr int calls = 400;
+    {
+      roster::blocking_pool pool(2);
+      const auto call = [](roster::blocking_pool& on, unsigned kind, std::atomic<int>& ends,
+                           std::atomic<int>& others) -> asio::awaitable<void> {
+        const auto work = [kind](run_context& context) {
+          for (unsigned i = 0; i < kind % 300 && !context.stop_requested(); ++i)
+            std::this_thread::yield();
+        };
+        const auto options = call_options().deadline(roster::steady_time()->from_now(std::chrono::microseconds(kind % 700)));
+        try {
+          if (kind % 2)
+            co_await on.run(options, work);
+          else
+            co_await on.run_detachable(options, work);
+        } catch (const boost::system::system_error& failure) {
+          others += failure.code() != errc::deadline_exceeded && failure.code() != asio::error::operation_aborted;
+        }
+        ++ends;
+      };
+      std::mt19937 random(seed);
+      for (int i = 0; i < calls; ++i) {
+        auto signal = std::make_shared<asio::cancellation_signal>();
+        auto strand = asio::make_strand(callers);
+        asio::co_spawn(strand, call(pool, static_cast<unsigned>(random()), ended, other),
+                       asio::bind_cancellation_slot(signal->slot(), [signal](std::exception_ptr) {}));
+        if (random() % 4 == 0) asio::post(strand, [signal] { signal->emit(asio::cancellation_type::terminal); });
+      }
+      while (ended < calls)
+        std::this_thread::yield();
+    }
+    callers.join();
+    CHECK(other == 0);
+  });
+}
