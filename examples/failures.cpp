@@ -1,4 +1,4 @@
-// What happens when a queue is full, a client leaves, a load fails, a model is removed, a pool is stopped.
+// What happens when a queue is full, a client leaves, a load fails, time is up, a model is removed, a pool is stopped.
 
 #include <roster/roster.hpp>
 
@@ -72,6 +72,10 @@ asio::awaitable<void> application(roster::blocking_pool& pool) {
   // A load fails: whoever waits for it gets a load_error with the cause, and the next `get` tries again.
   co_await fails(encoders.get("broken"), roster::errc::load_failed);
   co_await fails(encoders.get("resnet"), roster::errc::not_found);  // while this one was never added
+
+  // Time is up: a call fails at that instant, whatever it waits for, and an engine that runs it is asked to stop.
+  const auto soon = roster::text_embed_options().timeout(std::chrono::milliseconds(100));
+  co_await fails(encoder->embed("a long text", soon), roster::errc::deadline_exceeded);
 
   // A model is removed: no lookup finds it any more, but leases still work.
   co_await encoders.remove("endless");

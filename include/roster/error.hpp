@@ -29,7 +29,7 @@ enum class errc {
   stopped,            ///< the pool or worker takes no more work
   queue_full,         ///< the bound on waiting calls is reached
   device_mismatch,    ///< the worker lives on another device than the one asked for
-  deadline_exceeded,  ///< the deadline passed before the work started
+  deadline_exceeded,  ///< the deadline passed before the call ended
   would_deadlock,     ///< the caller would wait for itself
   invalid_argument,   ///< an argument is out of its documented range
   invalid_input,      ///< a model cannot take this input

@@ -161,8 +161,8 @@ TEST_CASE("A call whose deadline has passed when its turn comes is never started
   CHECK_FALSE(started);
 }
 
-TEST_CASE("A call whose deadline passes in the queue is told when its turn comes, and its work is destroyed there", "[b43]") {
-  asio::io_context loop;
+TEST_CASE("A call whose deadline passes in the queue while nobody runs its context ends when its turn comes, there", "[b43]") {
+  asio::io_context loop, resting;
   blocking_pool pool(1);
   checkpoint gate;
   auto destroyed = std::make_shared<destruction_logger::log>();
@@ -171,27 +171,29 @@ TEST_CASE("A call whose deadline passes in the queue is told when its turn comes
 
   auto running = occupy(loop, pool, gate);
   const auto work = [](const destruction_logger&) {};
-  auto call = spawn(loop, detachable ? pool.run_detachable(late, work, destruction_logger(destroyed))
-                                     : pool.run(late, work, destruction_logger(destroyed)));
+  auto call = spawn(resting, detachable ? pool.run_detachable(late, work, destruction_logger(destroyed))
+                                        : pool.run(late, work, destruction_logger(destroyed)));
+  resting.poll_one();  // the call is made, its deadline has not been looked at
   auto next = spawn(loop, pool.run([] { return std::this_thread::get_id(); }));
   test::drain(loop);
   CHECK_FALSE(call.done());
   CHECK(pool.queued() == 2);
   gate.open();
   run_until(loop, [&] { return next.done(); });
+  test::drain(resting);
   CHECK(call.code() == errc::deadline_exceeded);
   CHECK(*destroyed == destruction_logger::log{next.value()});
 }
 
-TEST_CASE("Work that goes on past its deadline still gives its result", "[b43]") {
+TEST_CASE("Work that goes on past its deadline is asked to stop, and still gives its result", "[b43]") {
   asio::io_context loop;
   blocking_pool pool(1);
   bool started = false;
   const auto lasts = [&](run_context& context) {
     started = true;
-    while (!context.expired())
+    while (!context.stop_requested())
       std::this_thread::yield();
-    return context.stop_requested() ? 0 : 7;
+    return context.expired() ? 7 : 0;
   };
   auto wait = 1ms;
   while (!started) {  // in time, as it may take a while on a busy machine

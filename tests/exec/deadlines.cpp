@@ -1,5 +1,6 @@
 #include <roster/detail/pairing_heap.hpp>
 #include <roster/exec/blocking_pool.hpp>
+#include <roster/exec/within.hpp>
 #include <roster/exec/worker_thread.hpp>
 #include <roster/testing/hand_driven_loop.hpp>
 
@@ -14,8 +15,10 @@
 #include <boost/asio/strand.hpp>
 #include <boost/asio/thread_pool.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <random>
@@ -254,6 +257,83 @@ TEST_CASE("10,000 calls have one alarm, which is not set for each", "[b43]") {
   CHECK_FALSE(time->manual.next_alarm());
 }
 
+TEST_CASE("Neither do those of a strand, or of a context with threads", "[b43]") {
+  asio::thread_pool threads(1);
+  roster::blocking_pool pool(1);
+  const bool on_strand = GENERATE(false, true);
+  const auto executor =
+      on_strand ? asio::any_io_executor(asio::make_strand(threads)) : asio::any_io_executor(threads.get_executor());
+  std::atomic<int> result{0};
+  const auto call = [](roster::blocking_pool& on, std::atomic<int>& to) -> asio::awaitable<void> {
+    to = co_await on.run(call_options().timeout(1h), [] { return 7; });
+  };
+  asio::co_spawn(executor, call(pool, result), asio::detached);
+  threads.join();
+  CHECK(result == 7);
+}
+
+TEST_CASE("A timeout counts from when the call is made; the earlier of it and the deadline counts", "[b43]") {
+  busy_pool f;
+  const auto nothing = [] {};
+  auto made = f.pool.run(call_options().timeout(3s), nothing);
+  f.pass(1s);
+  auto third = spawn(f.loop, std::move(made));
+  auto second = spawn(f.loop, f.pool.run(f.in(2s).timeout(1s), nothing));
+  auto first = spawn(f.loop, f.pool.run(f.in(500ms).timeout(1s), nothing));
+  test::drain(f.loop);
+  f.pass(500ms);
+  CHECK(first.code() == errc::deadline_exceeded);
+  CHECK_FALSE(second.done());
+  f.pass(500ms);
+  CHECK(second.code() == errc::deadline_exceeded);
+  CHECK_FALSE(third.done());
+  f.pass(1s);
+  CHECK(third.code() == errc::deadline_exceeded);
+
+  auto never = spawn(f.loop, f.pool.run(call_options().timeout(-1s), nothing));
+  test::drain(f.loop);
+  CHECK(never.code() == errc::deadline_exceeded);
+}
+
+TEST_CASE("What a pool ends a call with is an error of the library", "[b43]") {
+  busy_pool f;
+  const auto nothing = [] {};
+  auto late = spawn(f.loop, f.pool.run(f.in(1s), nothing));
+  auto stopped = spawn(f.loop, f.pool.run(nothing));
+  test::drain(f.loop);
+  f.pass(1s);
+  CHECK_THROWS_AS(std::rethrow_exception(late.failure()), roster::error);
+  auto stop = spawn(f.loop, f.pool.stop());
+  test::drain(f.loop);
+  CHECK_THROWS_AS(std::rethrow_exception(stopped.failure()), roster::error);
+  f.gate.open();
+  run_until(f.loop, [&] { return stop.done(); });
+}
+
+TEST_CASE("A call gives up at its deadline while its worker starts, which the start does not notice", "[b18][b43]") {
+  hand_driven_loop loop;
+  checkpoint begun, gate;
+  const auto slow = [&] {
+    begun.arrive();
+    gate.pass();
+    return 7;
+  };
+  roster::worker_thread<int> worker(loop.get_executor(), slow, roster::device(), 16, loop.time());
+  const auto get = [](int& state) { return state; };
+  auto late = spawn(loop.context(), worker.run(call_options().timeout(1s), get));
+  auto in_time = spawn(loop.context(), worker.run(call_options().timeout(1h), get));
+  test::drain(loop.context());
+  begun.await();
+  loop.time()->advance(1s);
+  test::drain(loop.context());
+  CHECK(late.code() == errc::deadline_exceeded);
+  gate.open();
+  loop.run();
+  CHECK(in_time.value() == 7);
+  CHECK(gate.arrived() == 1);
+  CHECK_FALSE(loop.time()->next_alarm());
+}
+
 TEST_CASE("A context that is destroyed with deadlines ahead tells nobody", "[b5][b43]") {
   const auto time = std::make_shared<roster::manual_time>();
   auto loop = std::make_optional<asio::io_context>();
@@ -268,6 +348,26 @@ TEST_CASE("A context that is destroyed with deadlines ahead tells nobody", "[b5]
   loop.reset();
   time->advance(1h);
   CHECK_FALSE(time->next_alarm());
+}
+
+TEST_CASE("What within waits for shares the alarm of all others", "[b43]") {
+  const auto time = std::make_shared<counted_time>();
+  asio::io_context loop;
+  test::gate closed(loop);
+  std::vector<test::task<void>> calls;
+  for (int i = 0; i < 100; ++i)
+    calls.push_back(spawn(loop, roster::within(time, time->from_now(std::chrono::seconds(1 + i)), closed.wait())));
+  test::drain(loop);
+  CHECK(time->alarms == 1);
+  CHECK(time->set == 1);
+  time->manual.advance(50s);
+  test::drain(loop);
+  CHECK(std::ranges::count_if(calls, [](const auto& call) { return call.done(); }) == 50);
+  closed.open();
+  test::drain(loop);
+  CHECK(std::ranges::all_of(calls, [](const auto& call) { return call.done(); }));
+  CHECK(time->alarms == 1);
+  CHECK_FALSE(time->manual.next_alarm());
 }
 
 TEST_CASE("A pairing heap gives the least of what is in it, whatever was taken out", "[b43]") {

@@ -18,7 +18,7 @@ using channel = roster::detail::channel<int>;
 /// A channel and what its consumer got.
 class channel_model {
  public:
-  explicit channel_model(std::size_t capacity) : source(capacity, std::nullopt) {}
+  explicit channel_model(std::size_t capacity) : source(capacity, std::nullopt, roster::steady_time()) {}
 
   class reader final : public roster::detail::channel_reader<int> {
    public:
@@ -143,5 +143,32 @@ TEST_CASE("Under every schedule a producer whose thread is shut down stops, and 
     });
     schedules.actor("owner", [s] { s->source.on_stop(); });
     return [] {};
+  });
+}
+
+TEST_CASE(
+    "Under every schedule a stream whose deadline passes brings a beginning of its chunks, and says so unless it had ended",
+    "[model][stream]") {
+  test::model::explore("a deadline", 2, [](explorer& schedules) {
+    auto s = std::make_shared<channel_model>(1);
+    auto pushed = std::make_shared<int>(0);
+    schedules.actor("producer", [s, pushed] {
+      while (*pushed < 2 && s->source.push(*pushed + 1))
+        ++*pushed;
+      s->source.finish(nullptr);
+    });
+    schedules.actor("consumer", [s] {
+      while (s->next()) {
+      }
+      if (s->failures > 0) ensure(!s->next(), "after its failure a stream has ended");
+    });
+    schedules.actor("deadline", [s] { s->source.expire(); });
+    return [s, pushed] {
+      for (std::size_t i = 0; i < s->got.size(); ++i)
+        ensure(s->got[i] == static_cast<int>(i) + 1, "chunks come in order");
+      ensure(static_cast<int>(s->got.size()) == *pushed, "what was taken comes");
+      ensure(s->failures <= 1, "it fails once");
+      ensure(s->failures == 1 || *pushed == 2, "a stream without a failure is whole");
+    };
   });
 }

@@ -42,14 +42,19 @@ class queue_model {
       reason_ = reason;
       completed();
     }
-    bool detachable() const noexcept override { return false; }
-    void interrupt(std::shared_ptr<task>, roster::error_code) noexcept override { context.request_stop(); }
+    bool detachable() const noexcept override { return detaches; }
+    void interrupt(std::shared_ptr<task>, roster::error_code reason) noexcept override {
+      context.request_stop();
+      interruption = reason;
+    }
 
     bool done() const { return completions_ == 1; }
     bool executed() const { return executed_; }
     roster::error_code reason() const { return reason_; }
 
     std::function<void()> on_run;
+    bool detaches = false;
+    roster::error_code interruption;
 
    private:
     void completed() { ensure(completions_++ == 0, "a caller is told once"); }
@@ -80,6 +85,13 @@ class queue_model {
 
   std::shared_ptr<work> make(enqueue_mode mode = enqueue_mode::wait_if_full) {
     return works_.emplace_back(std::make_shared<work>(*this, mode));
+  }
+
+  /// Work that has a deadline.
+  std::shared_ptr<work> make_timed() {
+    auto one = make();
+    one->expiry = std::make_shared<roster::detail::task_deadline>(roster::clock::time_point(), *one, queue);
+    return one;
   }
 
   void push(const std::shared_ptr<work>& one) { queue->enqueue(one); }
@@ -208,6 +220,45 @@ TEST_CASE("Under every schedule a cancelled call is removed or runs, and lets th
       ensure(cancelled->executed() || cancelled->reason() == boost::asio::error::operation_aborted,
              "removed, if it did not run");
     };
+  });
+}
+
+TEST_CASE("Under every schedule a call whose deadline passes is refused, leaves, is interrupted, or has ended",
+          "[model][pool]") {
+  test::model::explore("a deadline", 2, [](explorer& schedules) {
+    auto s = make_model(schedules, 1, 0);
+    auto late = s->make_timed();
+    auto next = s->make();
+    late->detaches = true;
+    schedules.actor("caller", [s, late, next] {
+      s->push(late);
+      s->push(next);
+      s->close();
+    });
+    schedules.actor("time", [expiry = late->expiry] { expiry->passed(); });
+    return [s, late, next] {
+      s->check_end();
+      ensure(next->executed(), "no deadline of another's matters");
+      ensure(late->executed() || late->reason() == roster::errc::deadline_exceeded, "late, if it did not run");
+      ensure(!late->interruption || (late->executed() && late->context.stop_requested()), "only what runs is interrupted");
+    };
+  });
+}
+
+TEST_CASE("Under every schedule a call that is cancelled at its deadline is told once", "[model][pool]") {
+  test::model::explore("a deadline and a cancellation", 1, [](explorer& schedules) {
+    auto s = make_model(schedules, 1, 0);
+    auto late = s->make_timed();
+    schedules.actor("caller", [s, late] {
+      s->push(late);
+      s->close();
+    });
+    schedules.actor("time", [expiry = late->expiry] { expiry->passed(); });
+    schedules.actor("canceller", [s, late] {
+      await([&] { return late->queued() || late->executed() || late->done(); });
+      s->queue->cancel(late);
+    });
+    return [s] { s->check_end(); };
   });
 }
 

@@ -77,6 +77,8 @@ TESTS = {  # the numbers of behaviours; m: under every schedule, which takes lon
     "m3": Tests("model/task_queue.cpp", "[pool]"),
     "b13": Tests("exec/blocking_pool_cancel.cpp", "[b13]"),
     "b43": Tests("exec/blocking_pool.cpp", "[b43]"),
+    "d1": Tests("exec/deadlines.cpp", "[b43]~[stress]"),
+    "d3": Tests("registry/loading.cpp", "A lookup gives up at its deadline*"),
     "b19": Tests("exec/worker_thread.cpp", "[b19]"),
     "b19t": Tests("exec/worker_thread_lifetime.cpp", "[b19]"),
     "b57": Tests("exec/worker_thread_lifetime.cpp", "[b57]"),

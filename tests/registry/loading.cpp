@@ -1,5 +1,6 @@
 #include <roster/registry/catalog.hpp>
 #include <roster/serving/pooled.hpp>
+#include <roster/testing/hand_driven_loop.hpp>
 
 #include "tests/support/catch.hpp"
 #include "tests/support/models.hpp"
@@ -10,6 +11,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <stdexcept>
@@ -17,6 +19,7 @@
 #include <vector>
 
 namespace asio = boost::asio;
+using namespace std::chrono_literals;
 using roster::errc;
 using roster::image_embedding;
 using roster::load_context;
@@ -139,6 +142,31 @@ TEST_CASE("After a failed load the next lookup tries again, and its success make
   const auto rows = finish(loop, models.list());
   CHECK(rows.at(0).state == load_state::ready);
   CHECK(rows.at(0).last_error.empty());
+}
+
+TEST_CASE("A lookup gives up at its deadline while the load goes on for others; what is loaded is found at any time", "[b43]") {
+  roster::hand_driven_loop loop;
+  registry models(loop.get_executor(), {}, loop.time());
+  scripted_loader loader(loop.context());
+  loop.run(models.add("key", model_info(), loader.function()));
+  using roster::call_options;
+
+  auto late = spawn(loop.context(), models.get("key", call_options().timeout(1s)));
+  auto later = spawn(loop.context(), models.get("key", call_options().timeout(1h).deadline(loop.time()->from_now(2s))));
+  auto in_time = spawn(loop.context(), models.get("key", call_options()));
+  loop.run();
+  loop.advance(1s);
+  CHECK(late.code() == errc::deadline_exceeded);
+  CHECK_FALSE(later.done());
+  loop.advance(1s);
+  CHECK(later.code() == errc::deadline_exceeded);
+  loader.gate.open();
+  loop.run();
+  CHECK(in_time.succeeded());
+  CHECK(loader.calls == 1);
+  CHECK(loop.run(models.get("key", call_options().deadline(loop.time()->now() - 1s))));
+  CHECK_THROWS_AS(loop.run(models.get("other", call_options().timeout(1s))), roster::error);
+  CHECK_FALSE(loop.time()->next_alarm());
 }
 
 TEST_CASE("A loader that awaits what cannot be started has failed, and the next lookup tries again", "[b30][b37]") {

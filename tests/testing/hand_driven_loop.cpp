@@ -149,6 +149,7 @@ TEST_CASE("A call whose deadline passes while it waits is never started, by the 
   auto expires = made.call(soon);
   auto starts = made.call(late);
   made.loop.advance(7min);
+  CHECK(expires.done());
   made.engine.tick();
   made.loop.run();
   CHECK(running.succeeded());
@@ -174,13 +175,14 @@ TEST_CASE("Running work and streams tell by the same time whether they have expi
   CHECK(loop.run(pool.run(options, passes)));
 
   const auto later = roster::call_options().deadline(loop.time()->from_now(1min));
+  bool expired = false;
   auto stream = worker.start_stream<bool>(later, [&](int&, roster::sink<bool>& out, roster::run_context& context) {
     out.push(context.expired());
     loop.time()->advance(2min);
-    out.push(context.expired());
+    expired = context.expired();
   });
   CHECK(loop.run(stream.next()) == false);
-  CHECK(loop.run(stream.next()) == true);
+  CHECK(expired);
 }
 
 TEST_CASE("within ends what has not ended by a time that passes by hand", "[time][b43]") {

@@ -3,6 +3,7 @@
 #include <roster/call/clock.hpp>
 #include <roster/version.hpp>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -40,9 +41,16 @@ class call_options {
   /// No deadline, any device.
   call_options() noexcept {}
 
-  /// Work that has not started by then fails with `deadline_exceeded`; work that runs can read it from its `run_context`.
+  /// The call fails with `deadline_exceeded` at `when`, whatever it waits for, and is never started after that. A call that
+  /// runs is asked to stop then; what it ran on stays taken until it has returned.
   call_options& deadline(time_point when) {
     deadline_ = when;
+    return *this;
+  }
+
+  /// The same, `after` from when the call is made. The earlier of both counts.
+  call_options& timeout(clock::duration after) {
+    timeout_ = after;
     return *this;
   }
 
@@ -55,11 +63,23 @@ class call_options {
   /// The deadline, if there is one.
   const std::optional<time_point>& deadline() const noexcept { return deadline_; }
 
+  /// The timeout, if there is one.
+  const std::optional<clock::duration>& timeout() const noexcept { return timeout_; }
+
+  /// Turns the timeout into a deadline, from now on by `time`. For whoever runs a call, when it is made.
+  void start_timeout(const clock& time) noexcept {
+    if (!timeout_) return;
+    const auto end = time.from_now(*std::exchange(timeout_, std::nullopt));
+    // fault d1: `std::min` -> `std::max`: the later of deadline and timeout counts
+    deadline_ = deadline_ ? (std::min)(*deadline_, end) : end;
+  }
+
   /// The device asked for, if one is.
   const std::optional<roster::device>& on() const noexcept { return device_; }
 
  private:
   std::optional<time_point> deadline_;
+  std::optional<clock::duration> timeout_;
   std::optional<roster::device> device_;
 };
 
@@ -69,10 +89,17 @@ class call_options_for : public call_options {
  public:
   using call_options::deadline;
   using call_options::on;
+  using call_options::timeout;
 
   /// As `call_options::deadline`.
   Derived& deadline(time_point when) {
     call_options::deadline(when);
+    return static_cast<Derived&>(*this);
+  }
+
+  /// As `call_options::timeout`.
+  Derived& timeout(clock::duration after) {
+    call_options::timeout(after);
     return static_cast<Derived&>(*this);
   }
 

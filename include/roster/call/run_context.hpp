@@ -75,7 +75,7 @@ class run_context {
     if (stop_requested()) throw boost::system::system_error(detail::operation_aborted());
   }
 
-  /// The deadline, if there is one. Work may go on past it; the caller still gets the result.
+  /// The deadline, if there is one. The caller is told then, and the work is asked to stop.
   const std::optional<call_options::time_point>& deadline() const noexcept { return deadline_; }
 
   /// Whether the deadline has passed.

@@ -132,7 +132,8 @@ class unary_model : public basic_model, public std::enable_shared_from_this<unar
   ///
   /// **Completion**: when all results are there.
   /// **Executor**: resumes on the coroutine's own.
-  /// **Cancellation**: terminal; the caller resumes at once, and an engine that runs is asked to stop.
+  /// **Cancellation**: terminal; the caller resumes at once, and an engine that runs is asked to stop. The deadline does the
+  /// same.
   /// **Errors**: whatever the engine throws; `bad_output` when it returns another number of results than it was given inputs;
   /// `queue_full` at once when too many calls wait; `deadline_exceeded`, `device_mismatch`, `stopped`, `operation_aborted`.
   [[nodiscard]] asio::awaitable<typename C::outputs> call(std::vector<typename C::input> inputs, typename C::options options) {
@@ -179,6 +180,7 @@ class streaming_model : public basic_model {
   using basic_model::basic_model;
 
   /// Starts a call. Whatever keeps it from starting is an error of the stream, which keeps alive what it needs of the model.
+  /// The deadline is for the whole stream, as the engine produces it: what was produced in time can be read later.
   ///
   /// **Errors**, from the stream's `next`: whatever the engine throws; `queue_full` when too many calls wait;
   /// `deadline_exceeded`, `device_mismatch`, `stopped`.

@@ -41,7 +41,9 @@ inline asio::execution_context& context_of(const asio::any_io_executor& executor
   return asio::query(executor, asio::execution::context);
 }
 
+/// An `error` for an `errc`.
 inline std::exception_ptr make_exception(error_code code) {
+  if (code.category() == error_category()) return std::make_exception_ptr(error(static_cast<errc>(code.value())));
   return std::make_exception_ptr(boost::system::system_error(code));
 }
 

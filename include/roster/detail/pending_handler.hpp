@@ -65,11 +65,12 @@ class pending_handler {
 
   const Handler& handler() const noexcept { return handler_; }
 
-  /// The executor that it is called on, while it waits; for executors that no `any_io_executor` can hold, the system's.
+  /// The executor that it is called on, while it waits, without work on it; for executors that no `any_io_executor` can hold,
+  /// the system's.
   asio::any_io_executor executor() const {
     if (target_.loop) return target_.loop->context().get_executor();
     if constexpr (std::is_convertible_v<executor_type, asio::any_io_executor>)
-      return *target_.other;
+      return asio::prefer(*target_.other, asio::execution::outstanding_work.untracked);
     else
       return asio::system_executor();
   }

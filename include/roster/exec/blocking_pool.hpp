@@ -12,6 +12,7 @@
 #include <concepts>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <utility>
 
 ROSTER_BEGIN_NAMESPACE
@@ -82,22 +83,26 @@ class blocking_pool {
         detail::bind_work(std::forward<F>(function), std::forward<Args>(arguments)...));
   }
 
-  /// The same, with a deadline: a call that has not started by then fails with `deadline_exceeded` when its turn comes.
+  /// The same, with a deadline. A call that has not started by then leaves the queue, and fails with `deadline_exceeded`. One
+  /// that runs sees the stop flag, and completes, with its own outcome, when it returns.
+  ///
+  /// Deadlines are kept in the context of the executor that the call completes on, one alarm for all of them there: while
+  /// nobody runs that context, a call leaves when its turn comes.
   template <typename F, typename... Args>
   [[nodiscard]] auto run(const call_options& options, F&& function, Args&&... arguments) {
     ROSTER_CHECK_CALLABLE(F);
     return detail::call<detail::on_cancel::wait>(
-        queue_, options.deadline(), detail::enqueue_mode::wait_if_full,
+        queue_, deadline_of(options), detail::enqueue_mode::wait_if_full,
         detail::bind_work(std::forward<F>(function), std::forward<Args>(arguments)...));
   }
 
-  /// Like `run`, for work that owns everything it touches: when cancelled it completes at once, even while it runs. The thread
-  /// stays taken until the work returns; its result is dropped.
+  /// Like `run`, for work that owns everything it touches: when cancelled, or at its deadline, it completes at once, even while
+  /// it runs. The thread stays taken until the work returns; its result is dropped.
   template <typename F, typename... Args>
   [[nodiscard]] auto run_detachable(const call_options& options, F&& function, Args&&... arguments) {
     ROSTER_CHECK_CALLABLE(F);
     return detail::call<detail::on_cancel::detach>(
-        queue_, options.deadline(), detail::enqueue_mode::wait_if_full,
+        queue_, deadline_of(options), detail::enqueue_mode::wait_if_full,
         detail::bind_work(std::forward<F>(function), std::forward<Args>(arguments)...));
   }
 
@@ -165,6 +170,11 @@ class blocking_pool {
   static std::size_t check(std::size_t threads) {
     if (threads == 0) throw error(errc::invalid_argument, "blocking_pool: needs at least one thread");
     return threads;
+  }
+
+  std::optional<call_options::time_point> deadline_of(call_options options) const {
+    options.start_timeout(*queue_->time());
+    return options.deadline();
   }
 
   void shut_down() noexcept;

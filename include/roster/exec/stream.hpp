@@ -3,6 +3,7 @@
 #include <roster/call/run_context.hpp>
 #include <roster/detail/waiter.hpp>
 #include <roster/exec/detail/channel.hpp>
+#include <roster/exec/detail/deadlines.hpp>
 #include <roster/exec/detail/stream_feed.hpp>
 
 #include <exception>
@@ -20,12 +21,41 @@ namespace detail {
 template <typename Chunk>
 stream<Chunk> make_stream(std::shared_ptr<channel<Chunk>> source, std::shared_ptr<stream_feed<Chunk>> feed);
 
+/// A consumer that waits no longer than the stream's deadline, which it keeps in its own context: that of the engine's side may
+/// not run.
+template <typename Chunk, typename Handler>
+class pending_chunk final
+    : public pending_waiter<channel_reader<Chunk>, Handler, void(std::exception_ptr, std::optional<Chunk>)> {
+  using base = pending_waiter<channel_reader<Chunk>, Handler, void(std::exception_ptr, std::optional<Chunk>)>;
+
+ public:
+  using base::base;
+
+  void prepare(const std::shared_ptr<channel<Chunk>>& source) {
+    if (!source->context.deadline()) return;
+    expiry_ = std::make_shared<channel_deadline<Chunk>>(*source->context.deadline(), source);
+    deadlines::of(this->pending_.executor(), source->time())->add(expiry_);
+  }
+
+ private:
+  void complete(std::shared_ptr<channel_reader<Chunk>> self, std::exception_ptr failure,
+                std::optional<Chunk> chunk) noexcept override {
+    if (const auto ended = std::move(expiry_)) ended->end();
+    base::complete(std::move(self), std::move(failure), std::move(chunk));
+  }
+
+  std::shared_ptr<channel_deadline<Chunk>> expiry_;
+};
+
 }  // namespace detail
 
 /// What a streaming call produces, chunk by chunk. Move-only; one consumer.
 ///
 /// The producing call starts when the stream is asked for, not when it is first read. The stream is bounded: a slow reader
 /// slows the engine's thread, never the loop. Dropping it stops the engine at its next step.
+///
+/// At its deadline the stream ends, with `deadline_exceeded` after the chunks before it, unless the engine has finished by
+/// then. The deadline is kept in the context of whoever waits for a chunk, and in that of the model or worker.
 ///
 /// If memory for posting a handler runs out, when a `next` that had to wait completes or the stream is dropped, or if the
 /// chunk's move constructor throws then, the program terminates.
@@ -60,9 +90,9 @@ class [[nodiscard]] stream {
   /// **Executor**: resumes on the coroutine's own.
   /// **Cancellation**: terminal; ends this wait only. No chunk is lost, and `next` may be called again. Asio's `||` with a
   /// timer can drop one: where both end in the same turn of the loop, it keeps one result and destroys the other.
-  /// **Errors**: what the engine threw, once, after the chunks before it; once what kept it from starting; `stopped` when the
-  /// engine's thread was shut down; `operation_aborted` when cancelled, once after `cancel`, and once when the stream's context
-  /// was destroyed before the engine was reached.
+  /// **Errors**: what the engine threw, once, after the chunks before it; once what kept it from starting;
+  /// `deadline_exceeded`, once; `stopped` when the engine's thread was shut down; `operation_aborted` when cancelled, once
+  /// after `cancel`, and once when the stream's context was destroyed before the engine was reached.
   [[nodiscard]] asio::awaitable<std::optional<Chunk>> next() { return next(source_); }
 
   /// `next` for any completion token. Handler signature: `void(std::exception_ptr, std::optional<Chunk>)`.
@@ -92,8 +122,7 @@ class [[nodiscard]] stream {
   friend stream detail::make_stream<Chunk>(source_ptr, std::shared_ptr<detail::stream_feed<Chunk>>);
 
   template <typename Handler>
-  using pending_chunk =
-      detail::pending_waiter<detail::channel_reader<Chunk>, Handler, void(std::exception_ptr, std::optional<Chunk>)>;
+  using pending_chunk = detail::pending_chunk<Chunk, Handler>;
 
   stream(source_ptr source, std::shared_ptr<detail::stream_feed<Chunk>> feed) noexcept
       : source_(std::move(source)), feed_(std::move(feed)) {}

@@ -3,6 +3,7 @@
 #include <roster/call/call_options.hpp>
 #include <roster/detail/asio.hpp>
 #include <roster/detail/cancel_spawned.hpp>
+#include <roster/exec/detail/deadlines.hpp>
 #include <roster/exec/time_source.hpp>
 
 #include <boost/asio/bind_cancellation_slot.hpp>
@@ -23,18 +24,18 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// An operation and the timer that cancels it, on one strand.
-class timed_operation : public std::enable_shared_from_this<timed_operation> {
+/// An operation and the deadline that cancels it, on one strand.
+class timed_operation final : public deadline, public std::enable_shared_from_this<timed_operation> {
  public:
-  timed_operation(const asio::strand<asio::any_io_executor>& strand, std::shared_ptr<time_source> time)
-      : strand_(strand), time_(required(std::move(time))) {}
+  timed_operation(const asio::strand<asio::any_io_executor>& strand, call_options::time_point until)
+      : deadline(until), strand_(strand) {}
 
-  void start_timer(call_options::time_point deadline) {
-    alarm_ = time_->make_alarm(*strand_, [weak = weak_from_this()] {
-      const auto self = weak.lock();
-      if (self) asio::post(*self->strand_, [self] { self->ring(); });
+  void passed() noexcept override {
+    asio::post(*strand_, [self = shared_from_this()] {
+      if (self->ended_) return;
+      self->expired_ = true;
+      self->cancel();
     });
-    alarm_->set(deadline);
   }
 
   /// From any thread.
@@ -44,9 +45,10 @@ class timed_operation : public std::enable_shared_from_this<timed_operation> {
     });
   }
 
-  void end() {
+  /// The operation has ended.
+  void finish() noexcept {
     ended_ = true;
-    alarm_.reset();
+    end();
   }
 
   bool expired() const noexcept { return expired_; }
@@ -54,36 +56,28 @@ class timed_operation : public std::enable_shared_from_this<timed_operation> {
   asio::cancellation_slot slot() noexcept { return signal_.slot(); }
 
  private:
-  void ring() {
-    if (ended_) return;
-    expired_ = true;
-    cancel();
-  }
-
   void cancel() noexcept {
     ended_ = true;
     cancel_spawned(strand_, std::shared_ptr<asio::cancellation_signal>(shared_from_this(), &signal_));
   }
 
   const std::optional<asio::strand<asio::any_io_executor>> strand_;
-  const std::shared_ptr<time_source> time_;
-  std::unique_ptr<alarm> alarm_;
   asio::cancellation_signal signal_;
   bool ended_ = false;
   bool expired_ = false;
 };
 
 template <typename T>
-asio::awaitable<T> run_timed(std::shared_ptr<timed_operation> timed, call_options::time_point deadline,
+asio::awaitable<T> run_timed(std::shared_ptr<timed_operation> timed, std::shared_ptr<time_source> time,
                              asio::awaitable<T> operation) {
-  struct end_of_timer {
-    explicit end_of_timer(timed_operation& timed_op) : owner(timed_op) {}
-    end_of_timer(const end_of_timer&) = delete;
-    end_of_timer& operator=(const end_of_timer&) = delete;
-    ~end_of_timer() { owner.end(); }
+  struct finish_at_exit {
+    explicit finish_at_exit(timed_operation& timed_op) : owner(timed_op) {}
+    finish_at_exit(const finish_at_exit&) = delete;
+    finish_at_exit& operator=(const finish_at_exit&) = delete;
+    ~finish_at_exit() { owner.finish(); }
     timed_operation& owner;
-  } ending(*timed);
-  timed->start_timer(deadline);
+  } finishing(*timed);
+  deadlines::of(timed->strand(), time)->add(timed);
   try {
     auto token = asio::bind_cancellation_slot(timed->slot(), asio::use_awaitable);
     co_return co_await asio::co_spawn(timed->strand(), std::move(operation), std::move(token));
@@ -111,14 +105,15 @@ template <typename T>
                                         asio::awaitable<T> operation) {
   const asio::any_io_executor executor = co_await asio::this_coro::executor;
   const asio::cancellation_state cancellation = co_await asio::this_coro::cancellation_state;
-  const auto timed = std::make_shared<detail::timed_operation>(asio::strand<asio::any_io_executor>(executor), std::move(time));
+  detail::required(time);
+  const auto timed = std::make_shared<detail::timed_operation>(asio::strand<asio::any_io_executor>(executor), deadline);
   // Not co_spawn's own handler: up to Boost 1.81 at least, the strand uses it after it was destroyed here.
   if (auto slot = cancellation.slot(); slot.is_connected())
     slot.assign([weak = std::weak_ptr<detail::timed_operation>(timed)](asio::cancellation_type) {
       if (const auto running = weak.lock()) running->cancel_from_outside();
     });
   auto unconnected = asio::bind_cancellation_slot(asio::cancellation_slot(), asio::use_awaitable);
-  co_return co_await asio::co_spawn(timed->strand(), detail::run_timed(timed, deadline, std::move(operation)),
+  co_return co_await asio::co_spawn(timed->strand(), detail::run_timed(timed, std::move(time), std::move(operation)),
                                     std::move(unconnected));
 }
 

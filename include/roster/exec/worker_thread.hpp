@@ -100,21 +100,23 @@ class worker_thread {
     return run(call_options(), std::forward<F>(function), std::forward<Args>(arguments)...);
   }
 
-  /// The same, with a deadline and a device. Adds the errors `deadline_exceeded` and `device_mismatch`.
+  /// The same, with a device, and a deadline as in `blocking_pool::run`, which also ends the wait for the worker's start. Adds
+  /// the errors `deadline_exceeded` and `device_mismatch`.
   template <typename F, typename... Args>
   [[nodiscard]] auto run(const call_options& options, F&& function, Args&&... arguments) {
     ROSTER_CHECK_CALLABLE(F);
     return core::template run<detail::on_cancel::wait>(
-        core_, options, detail::enqueue_mode::wait_if_full,
+        core_, made_now(options), detail::enqueue_mode::wait_if_full,
         detail::bind_work(std::forward<F>(function), std::forward<Args>(arguments)...));
   }
 
-  /// Like `run`, for work that owns everything it touches: when cancelled it completes at once, even while it runs.
+  /// Like `run`, for work that owns everything it touches: when cancelled, or at its deadline, it completes at once, even while
+  /// it runs.
   template <typename F, typename... Args>
   [[nodiscard]] auto run_detachable(const call_options& options, F&& function, Args&&... arguments) {
     ROSTER_CHECK_CALLABLE(F);
     return core::template run<detail::on_cancel::detach>(
-        core_, options, detail::enqueue_mode::wait_if_full,
+        core_, made_now(options), detail::enqueue_mode::wait_if_full,
         detail::bind_work(std::forward<F>(function), std::forward<Args>(arguments)...));
   }
 
@@ -145,9 +147,10 @@ class worker_thread {
   /// a capacity of 0.
   template <typename Chunk, typename Produce>
   stream<Chunk> start_stream(const call_options& options, Produce produce, std::size_t capacity = default_stream_capacity) {
+    auto call = made_now(options);
     return detail::start_stream<Chunk>(
-        core_->executor(), capacity, options.deadline(), core_->time(), std::move(produce), [&](auto work) {
-          return core::template run<detail::on_cancel::detach>(core_, options, detail::enqueue_mode::wait_if_full,
+        core_->executor(), capacity, call.deadline(), core_->time(), std::move(produce), [&](auto work) {
+          return core::template run<detail::on_cancel::detach>(core_, std::move(call), detail::enqueue_mode::wait_if_full,
                                                                detail::bind_work(std::move(work)));
         });
   }
@@ -168,6 +171,11 @@ class worker_thread {
 
  private:
   using core = detail::worker_core<State>;
+
+  call_options made_now(call_options options) const noexcept {
+    options.start_timeout(*core_->time());
+    return options;
+  }
 
   static asio::awaitable<void> start(std::shared_ptr<core> self) {
     co_await core::started(self, std::nullopt);

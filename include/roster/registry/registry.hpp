@@ -3,6 +3,7 @@
 #include <roster/detail/async_coroutine.hpp>
 #include <roster/detail/context_bound.hpp>
 #include <roster/exec/time_source.hpp>
+#include <roster/exec/within.hpp>
 #include <roster/registry/detail/registry_core.hpp>
 #include <roster/registry/lease.hpp>
 #include <roster/registry/loader.hpp>
@@ -147,6 +148,16 @@ class registry {
   [[nodiscard]] asio::awaitable<lease_type> get(std::string_view key) {
     if (auto found = try_get(key)) return ready(std::move(*found));
     return look_up(key, nullptr);
+  }
+
+  /// The same, for no longer than the options' deadline or timeout, by the registry's time. A model that is loaded is found all
+  /// the same; a load that others wait for goes on. A device says nothing here. Adds the error `deadline_exceeded`.
+  [[nodiscard]] asio::awaitable<lease_type> get(std::string_view key, call_options options) {
+    if (auto found = try_get(key)) return ready(std::move(*found));
+    options.start_timeout(*core_->time());
+    // fault d3: always: a lookup waits for a load past its deadline
+    if (!options.deadline()) return look_up(key, nullptr);
+    return leased(within(core_->time(), *options.deadline(), core::look_up(core_, std::string(key), nullptr)));
   }
 
   /// `get` for any completion token. Handler signature: `void(std::exception_ptr, lease)`.

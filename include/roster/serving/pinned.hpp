@@ -78,7 +78,7 @@ class pinned {
 
   template <typename Capability>
   static asio::awaitable<std::shared_ptr<typename Capability::model>> make(pinned self, asio::any_io_executor executor,
-                                                                          std::shared_ptr<time_source> time) {
+                                                                           std::shared_ptr<time_source> time) {
     auto factory = std::make_shared<detail::state_factory_of<engine_type, Factory>>(std::move(self.factory_));
     auto worker = std::make_shared<runner>(executor, std::move(factory), self.device_.value_or(device()), self.queue_limit_,
                                            std::move(time));

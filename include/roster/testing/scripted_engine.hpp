@@ -133,7 +133,7 @@ struct script_arguments<C> {
 /// **Thread safety**: all members may be called concurrently, from any thread; a script is completed before calls start.
 ///
 ///     roster::scripted_engine<roster::text_to_text> engine;
-///     engine.next_call().wait(2).push(roster::text_piece("Hello")).fail(std::runtime_error("out of memory"));
+///     engine.next_call().wait(2).push("Hello").fail(std::runtime_error("out of memory"));
 ///     co_await models.add("key", roster::pooled(pool, engine.factory()));
 template <capability Capability>
 class scripted_engine {

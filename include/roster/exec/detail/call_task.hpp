@@ -5,6 +5,7 @@
 #include <roster/detail/pending_handler.hpp>
 #include <roster/detail/waiter.hpp>
 #include <roster/exec/detail/deadlines.hpp>
+#include <roster/exec/detail/task.hpp>
 #include <roster/exec/detail/task_queue.hpp>
 
 #include <boost/asio/recycling_allocator.hpp>
@@ -131,9 +132,9 @@ class call_task final : public task {
   /// Keeps the call's deadline, if it has one, in the context that its handler is called on.
   void keep_deadline(std::shared_ptr<task_queue> queue) {
     if (!context.deadline()) return;
-    auto all = deadlines::of(pending_.executor(), queue->time());
-    expiry = std::allocate_shared<task_deadline>(asio::recycling_allocator<void>(), *context.deadline(), *this,
-                                                 std::move(queue), all);
+    const auto all = deadlines::of(pending_.executor(), queue->time());
+    expiry =
+        std::allocate_shared<task_deadline>(asio::recycling_allocator<void>(), *context.deadline(), *this, std::move(queue));
     all->add(expiry);
   }
 

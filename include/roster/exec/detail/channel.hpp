@@ -5,9 +5,13 @@
 #include <roster/detail/waiter.hpp>
 #include <roster/detail/yield_until.hpp>
 #include <roster/error.hpp>
+#include <roster/exec/detail/deadlines.hpp>
 #include <roster/exec/detail/task_queue.hpp>
+#include <roster/exec/time_source.hpp>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -22,6 +26,23 @@
 ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
+
+template <typename Chunk>
+class channel;
+
+/// The deadline of a stream, in the context of a consumer that waits.
+template <typename Chunk>
+class channel_deadline final : public deadline {
+ public:
+  channel_deadline(clock::time_point when, const std::shared_ptr<channel<Chunk>>& late) : deadline(when), channel_(late) {}
+
+  void passed() noexcept override {
+    if (const auto late = channel_.lock()) late->expire();
+  }
+
+ private:
+  const std::weak_ptr<channel<Chunk>> channel_;
+};
 
 /// The consumer of a channel while it waits: completed with a chunk, or the end, or an error.
 template <typename Chunk>
@@ -41,7 +62,7 @@ class channel_reader : public waiter<channel_reader<Chunk>, std::exception_ptr, 
 ///
 ///     bit  0     reading    the consumer is parked in `reader_`; whoever clears the bit owns the reader and may act for it
 ///     bit  1     writing    the producer waits for room, or is about to
-///     bit  2     finished   the producer will push no more; `failure_` is set
+///     bit  2     finished   no more chunks come; `failure_` is set
 ///     bit  3     abandoned  the consumer will read no more
 ///     bit  4     shut_down  the producer must stop although the consumer is there
 ///     bits 8-63             the number of chunks in the ring
@@ -51,7 +72,7 @@ class channel_reader : public waiter<channel_reader<Chunk>, std::exception_ptr, 
 template <typename Chunk>
 class channel final : public stop_listener {
  public:
-  channel(std::size_t capacity, std::optional<call_options::time_point> deadline, std::shared_ptr<const clock> time)
+  channel(std::size_t capacity, std::optional<call_options::time_point> deadline, std::shared_ptr<time_source> time)
       : context(deadline, *time), time_(std::move(time)), capacity_(capacity), slots_(std::make_unique<slot[]>(capacity)) {}
   channel(const channel&) = delete;
   channel& operator=(const channel&) = delete;
@@ -62,26 +83,35 @@ class channel final : public stop_listener {
 
   // The producer's side.
 
-  /// Waits for room. False if no more chunks are wanted; this one is dropped then.
+  /// Waits for room. False if no more chunks are wanted, or it is too late; this one is dropped then.
   bool push(Chunk&& chunk) {
     auto word = word_.load(std::memory_order_acquire);
-    if (count(word) == capacity_ && !(word & (abandoned | shut_down))) word = wait_for_room();
-    if (word & (abandoned | shut_down)) {
-      context.request_stop();  // the other side is about to
-      return false;
+    if (count(word) == capacity_ && !(word & unwanted)) word = wait_for_room();
+    if (context.expired()) expire();
+    if (context.expired() || (word & unwanted)) return refuse();
+    auto* stored = new (slots_[tail_].bytes) Chunk(std::move(chunk));
+    if (!publish(word, [](std::uint64_t before) { return before + one; })) {  // the deadline has passed meanwhile
+      stored->~Chunk();
+      return refuse();
     }
-    new (slots_[tail_].bytes) Chunk(std::move(chunk));
     tail_ = tail_ + 1 == capacity_ ? 0 : tail_ + 1;
-    if (publish([](std::uint64_t before) { return before + one; }) & reading) serve(std::move(reader_));
+    if (word & reading) serve(std::move(reader_));
     return true;
   }
 
   /// Ends the stream, with an error if `failure` is set. Only the first call counts.
   void finish(std::exception_ptr failure) noexcept {
     if (finish_called_.exchange(true, std::memory_order_acq_rel)) return;
-    const auto word = word_.load(std::memory_order_acquire);
-    failure_ = (word & shut_down) ? stop_failure() : std::move(failure);
-    if (publish([](std::uint64_t before) { return before | finished; }) & reading) serve(std::move(reader_));
+    failure_ = (word_.load(std::memory_order_acquire) & shut_down) ? stop_failure() : std::move(failure);
+    std::uint64_t before = 0;
+    if (publish(before, [](std::uint64_t bits) { return bits | finished; }) && (before & reading)) serve(std::move(reader_));
+  }
+
+  /// The deadline has passed, which ends the stream unless it has ended. From any thread.
+  void expire() noexcept {
+    finish(make_exception(make_error_code(errc::deadline_exceeded)));
+    context.request_stop();
+    wake_writer();
   }
 
   /// The producer's thread is being shut down.
@@ -141,18 +171,27 @@ class channel final : public stop_listener {
   /// Whether the producer is done, so that there is nothing to stop.
   bool has_finished() const noexcept { return word_.load(std::memory_order_acquire) & finished; }
 
+  /// By which its deadline is.
+  const std::shared_ptr<time_source>& time() const noexcept { return time_; }
+
   run_context context;  ///< what the producer sees
 
  private:
   static constexpr std::uint64_t reading = 1, writing = 2, finished = 4, abandoned = 8, shut_down = 16, one = 256;
+  static constexpr std::uint64_t unwanted = finished | abandoned | shut_down;
 
   struct slot {
     alignas(Chunk) std::byte bytes[sizeof(Chunk)];
   };
 
   std::exception_ptr stop_failure() const {
-    if (context.expired()) return std::make_exception_ptr(error(errc::deadline_exceeded, "the deadline passed before the end"));
+    if (context.expired()) return make_exception(make_error_code(errc::deadline_exceeded));
     return std::make_exception_ptr(error(errc::stopped, "the stream's worker was shut down"));
+  }
+
+  bool refuse() noexcept {
+    context.request_stop();  // the other side is about to
+    return false;
   }
 
   static std::size_t count(std::uint64_t word) noexcept { return static_cast<std::size_t>(word / one); }
@@ -168,31 +207,41 @@ class channel final : public stop_listener {
     head_ = head_ + 1 == capacity_ ? 0 : head_ + 1;
   }
 
-  // The producer's move. Clears `reading` in the same step: seen now and cleared later, it could be that of a later wait, which
-  // has nothing to read.
+  // The producer's move, unless the stream has finished; `before` is what it changed. Clears `reading` in the same step: seen
+  // now and cleared later, it could be that of a later wait, which has nothing to read.
   template <typename Move>
-  std::uint64_t publish(Move move) noexcept {
-    auto word = word_.load(std::memory_order_relaxed);  // only a guess: the exchange decides
-    while (!word_.compare_exchange_weak(word, move(word) & ~reading, std::memory_order_acq_rel, std::memory_order_relaxed)) {
+  bool publish(std::uint64_t& before, Move move) noexcept {
+    before = word_.load(std::memory_order_relaxed);  // only a guess: the exchange decides
+    while (!(before & finished)) {
+      const auto after = move(before) & ~reading;
+      if (word_.compare_exchange_weak(before, after, std::memory_order_acq_rel, std::memory_order_relaxed)) return true;
     }
-    return word;
+    return false;
   }
 
   std::uint64_t wait_for_room() {
     std::uint64_t word = 0;
     const auto may_go_on = [&] {
       word = word_.load(std::memory_order_acquire);
-      return count(word) <= capacity_ / 2 || (word & (abandoned | shut_down));
+      return count(word) <= capacity_ / 2 || (word & unwanted) || context.expired();
     };
     if (yield_until(64, may_go_on)) return word;
     std::unique_lock lock(mutex_);  // blocks: the engine's thread
     word_.fetch_or(writing, std::memory_order_acq_rel);
     while (!may_go_on()) {
       pause_writer();
-      room_.wait(lock);  // blocks: the engine's thread
+      wait_until_woken(lock);
       resume_writer();
     }
     return word_.fetch_and(~writing, std::memory_order_acq_rel);
+  }
+
+  // No longer than the deadline, which nobody may be there to tell of.
+  template <typename Lock>
+  void wait_until_woken(Lock& lock) {
+    if (!context.deadline()) return room_.wait(lock);  // blocks: the engine's thread
+    const clock::duration left = *context.deadline() - time_->now();
+    room_.wait_for(lock, (std::min)(left, clock::duration(std::chrono::hours(1))));  // blocks: the engine's thread
   }
 
   void wake_writer() noexcept {
@@ -236,7 +285,7 @@ class channel final : public stop_listener {
     channel_reader<Chunk>::tell(std::move(reader), make_exception(asio::error::operation_aborted), std::nullopt);
   }
 
-  const std::shared_ptr<const clock> time_;
+  const std::shared_ptr<time_source> time_;
   const std::size_t capacity_;
   const std::unique_ptr<slot[]> slots_;
   std::size_t head_ = 0;                // the consumer's, or whoever acts for it

@@ -6,7 +6,7 @@
 #include <roster/detail/separate_compilation.hpp>
 #include <roster/exec/time_source.hpp>
 
-#include <list>
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -16,7 +16,9 @@ ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
-/// The deadline of an operation, which may end before.
+class deadlines;
+
+/// The deadline of an operation, which ends it where it ends otherwise.
 class deadline : public heap_node<deadline> {
  public:
   explicit deadline(clock::time_point time) : when(time) {}
@@ -27,10 +29,14 @@ class deadline : public heap_node<deadline> {
   /// It has passed: asks whoever decides between that and another end. No mutex of the deadlines is held.
   virtual void passed() noexcept = 0;
 
+  /// It does not count any more. May be repeated, and come after `passed`.
+  void end() noexcept;
+
   const clock::time_point when;
 
  private:
   friend class deadlines;
+  std::shared_ptr<deadlines> all_;
   std::shared_ptr<deadline> self_;  // while it is in the heap
 };
 
@@ -49,33 +55,33 @@ class deadlines final : public context_bound {
   /// Those of the context of `executor`.
   static std::shared_ptr<deadlines> of(const asio::any_io_executor& executor, const std::shared_ptr<time_source>& time);
 
-  /// Has `passed` called at its time, unless it is removed before. Throws what setting an alarm throws, having added nothing.
+  /// Has `passed` called at its time, unless it ends before. Throws what setting an alarm throws, having added nothing.
   void add(std::shared_ptr<deadline> added) {
     auto& fresh = *added;
-    {
-      std::lock_guard lock(mutex_);  // short:
-      if (closed_) return;
-      fresh.self_ = std::move(added);
-      heap_.insert(fresh);
-    }
+    fresh.all_ = shared(this);
+    std::lock_guard lock(mutex_);  // short:
+    if (closed_) return;
+    heap_.insert(fresh);
     try {
       set_alarm();
     } catch (...) {
-      remove(fresh);
+      heap_.erase(fresh);
       throw;
     }
+    fresh.self_ = std::move(added);
   }
 
   void remove(deadline& removed) noexcept {
-    std::shared_ptr<deadline> last;
-    {
+    const auto last = [&]() -> std::shared_ptr<deadline> {
       std::lock_guard lock(mutex_);  // short:
-      if (!removed.self_) return;
+      if (!removed.self_) return nullptr;
       heap_.erase(removed);
-      last = std::move(removed.self_);
-      if (!heap_.empty()) return;  // an alarm that comes too early is set anew
-    }
-    set_alarm();
+      if (heap_.empty() && set_for_) {
+        alarm_->clear();
+        set_for_.reset();
+      }
+      return std::move(removed.self_);
+    }();
   }
 
   /// Forgets all deadlines, and tells none: the context is being destroyed, and its threads have ended.
@@ -97,13 +103,11 @@ class deadlines final : public context_bound {
   }
 
   void ring() noexcept {
-    {
-      std::lock_guard lock(mutex_);  // short:
-      set_for_.reset();
-    }
     while (const auto due = take(time_->now()))
       due->passed();
-    set_alarm();
+    std::lock_guard lock(mutex_);  // short:
+    set_for_.reset();
+    if (!closed_) set_alarm();
   }
 
   /// The first deadline, if it is not after `until`.
@@ -115,74 +119,60 @@ class deadlines final : public context_bound {
     return std::move(first.self_);
   }
 
-  /// Sets the alarm to the first deadline, or clears it: one thread at a time, and whoever comes meanwhile has that one look
-  /// again. An alarm that rings too early is left as it is.
+  /// Under the mutex. An alarm that rings too early is left as it is.
   void set_alarm() {
-    std::unique_lock lock(mutex_);  // short:
-    look_again_ = true;
-    if (std::exchange(setting_, true)) return;
-    while (std::exchange(look_again_, false) && !closed_) {
-      std::optional<clock::time_point> wanted;
-      if (!heap_.empty()) wanted = heap_.first().when;
-      if (wanted == set_for_ || (wanted && set_for_ && *set_for_ < *wanted)) continue;
-      const auto before = std::exchange(set_for_, wanted);
-      lock.unlock();
-      try {
-        if (wanted)
-          alarm_->set(*wanted);
-        else
-          alarm_->clear();
-        lock.lock();  // short:
-      } catch (...) {
-        lock.lock();  // short:
-        set_for_ = before;
-        setting_ = false;
-        throw;
-      }
-    }
-    setting_ = false;
+    // fault d1: `*set_for_ <= heap_.first().when` -> `true`: an alarm is not set anew for an earlier deadline
+    if (heap_.empty() || (set_for_ && *set_for_ <= heap_.first().when)) return;
+    alarm_->set(heap_.first().when);
+    set_for_ = heap_.first().when;
   }
 
   const std::shared_ptr<time_source> time_;
-  std::unique_ptr<alarm> alarm_;  // of the thread that is `setting_` it
   std::mutex mutex_;
+  std::unique_ptr<alarm> alarm_;
   pairing_heap<deadline, earlier_deadline> heap_;
-  std::optional<clock::time_point> set_for_;  // when the alarm will ring
-  bool setting_ = false;
-  bool look_again_ = false;
+  std::optional<clock::time_point> set_for_;  // when the alarm will ring, at the latest
   bool closed_ = false;
 };
 
-/// The deadlines of a context, by time source.
+inline void deadline::end() noexcept {
+  if (all_) all_->remove(*this);
+}
+
+/// The deadlines of a context, by time source. Found without a lock: none is taken out before the context ends.
 class deadline_service final : public asio::execution_context::service {
  public:
   using key_type = deadline_service;
   static inline asio::execution_context::id id;
 
   explicit deadline_service(asio::execution_context& context) : service(context) {}
+  ~deadline_service() {
+    for (auto* next = first_.load(std::memory_order_acquire); next;)
+      delete std::exchange(next, next->next);
+  }
 
   std::shared_ptr<deadlines> find(const std::shared_ptr<time_source>& time) const {
-    std::lock_guard lock(mutex_);  // short:
-    for (const auto& each : all_)
-      if (each->time() == time) return each;
+    for (auto* each = first_.load(std::memory_order_acquire); each; each = each->next)
+      if (each->all->time() == time) return each->all;
     return nullptr;
   }
 
-  /// Adds `fresh`, unless somebody has added another for the same time before; returns the one that is there.
-  std::shared_ptr<deadlines> add(std::shared_ptr<deadlines> fresh) {
-    std::list<std::shared_ptr<deadlines>> one(1, fresh);
-    std::lock_guard lock(mutex_);  // short:
-    for (const auto& each : all_)
-      if (each->time() == fresh->time()) return each;
-    all_.splice(all_.end(), one);
-    return fresh;
+  /// Two that are added for one time at once are both used.
+  void add(std::shared_ptr<deadlines> fresh) {
+    auto* added = new entry{std::move(fresh), first_.load(std::memory_order_relaxed)};
+    while (!first_.compare_exchange_weak(added->next, added, std::memory_order_acq_rel, std::memory_order_relaxed)) {
+    }
   }
 
  private:
+  struct entry {
+    const std::shared_ptr<deadlines> all;
+    entry* next;
+  };
+
   void shutdown() override {}
 
-  mutable std::mutex mutex_;
-  std::list<std::shared_ptr<deadlines>> all_;
+  std::atomic<entry*> first_{nullptr};
 };
 
 #if ROSTER_DEFINITIONS_HERE
@@ -193,7 +183,8 @@ ROSTER_DECL std::shared_ptr<deadlines> deadlines::of(const asio::any_io_executor
   if (auto found = service.find(time)) return found;
   auto fresh = make_context_bound<deadlines>(executor, time);
   fresh->start();
-  return service.add(std::move(fresh));
+  service.add(fresh);
+  return fresh;
 }
 
 #endif

@@ -99,9 +99,10 @@ asio::awaitable<void> feed_stream(finish_on_exit<Chunk> unstarted, asio::awaitab
 /// there.
 template <typename Chunk, typename Produce, typename Run>
 stream<Chunk> start_stream(const asio::any_io_executor& executor, std::size_t capacity,
-                           std::optional<call_options::time_point> deadline, std::shared_ptr<const clock> time, Produce produce,
+                           std::optional<call_options::time_point> deadline, std::shared_ptr<time_source> time, Produce produce,
                            Run run) {
   if (capacity == 0) throw error(errc::invalid_argument, "a stream needs room for at least one chunk");
+  // fault k1: `std::move(time)` -> `steady_time()`: a stream tells another time than its call
   auto source = std::make_shared<channel<Chunk>>(capacity, deadline, std::move(time));
   if (!executor) {
     source->finish(make_exception(make_error_code(errc::stopped)));

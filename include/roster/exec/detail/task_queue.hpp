@@ -1,13 +1,13 @@
 #pragma once
 
-#include <roster/call/run_context.hpp>
 #include <roster/detail/asio.hpp>
 #include <roster/detail/separate_compilation.hpp>
 #include <roster/detail/shared_queue.hpp>
 #include <roster/detail/thread_group.hpp>
 #include <roster/detail/waiter.hpp>
 #include <roster/detail/yield_until.hpp>
-#include <roster/exec/detail/deadlines.hpp>
+#include <roster/exec/detail/task.hpp>
+#include <roster/exec/time_source.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -22,66 +22,6 @@
 ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
-
-/// How a task enters its queue.
-enum class enqueue_mode {
-  wait_if_full,
-  refuse_if_full,  ///< or else it fails with `queue_full`
-  cleanup          ///< before all others, even after `stop`, and even if its caller is cancelled
-};
-
-class task_queue;
-class task;
-
-/// The deadline of a task.
-class task_deadline final : public deadline {
- public:
-  task_deadline(clock::time_point when, task& late, std::shared_ptr<task_queue> queue, std::shared_ptr<deadlines> all)
-      : deadline(when), task_(&late), queue_(std::move(queue)), all_(std::move(all)) {}
-
-  void passed() noexcept override;
-  void end() noexcept { all_->remove(*this); }
-
- private:
-  friend class task_queue;
-  task* task_;  // null once it has left the queue, whose mutex guards this
-  const std::shared_ptr<task_queue> queue_;
-  const std::shared_ptr<deadlines> all_;
-};
-
-/// Work for the threads of a `task_queue`, and the caller that waits for it.
-class task : public queue_node<task> {
- public:
-  using waiter_type = task;
-
-  task(std::optional<call_options::time_point> until, const clock& time, enqueue_mode mode)
-      : context(until, time), enqueued_as(mode) {}
-  task(const task&) = delete;
-  task& operator=(const task&) = delete;
-  virtual ~task() = default;
-
-  /// Runs the work, keeps its outcome, destroys it. On a thread of the queue.
-  virtual void execute() noexcept = 0;
-
-  /// Completes the caller with the outcome. Like the other completions it takes the owning reference, and
-  /// releases it before the handler runs: the node's memory may come from the handler's allocator.
-  virtual void deliver(std::shared_ptr<task> self) noexcept = 0;
-
-  /// Destroys work that will never start, fails the caller.
-  virtual void abandon(std::shared_ptr<task> self, error_code reason) noexcept = 0;
-
-  /// Whether the caller need not wait for the end of work that is interrupted.
-  virtual bool detachable() const noexcept = 0;
-
-  /// The caller was cancelled while the work runs, or has just ended.
-  virtual void interrupt(std::shared_ptr<task> self, error_code reason) noexcept = 0;
-
-  run_context context;
-  const enqueue_mode enqueued_as;
-  bool started = false;                   ///< or certain to start: can no longer be removed; guarded by the queue's mutex
-  bool expired = false;                   ///< before it came; guarded by the queue's mutex
-  std::shared_ptr<task_deadline> expiry;  ///< if the task has a deadline
-};
 
 /// A caller that waits until nothing runs.
 class idle_waiter : public waiter<idle_waiter, error_code> {};
@@ -191,7 +131,7 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
 
   static void abandon(std::shared_ptr<task> work, error_code reason) noexcept {
     auto& abandoned = *work;
-    end_deadline(abandoned);
+    end_deadline(abandoned);  // fault d1: drop: a call that never ran keeps its deadline
     abandoned.abandon(std::move(work), reason);
   }
 
@@ -278,8 +218,10 @@ ROSTER_DECL void task_queue::expire(task_deadline& passed) noexcept {
     if (!found) return;
     running = found->started;
     if (running) {
-      found->context.request_stop();
+      found->context.request_stop();  // fault d1: drop: work that runs is not asked to stop at its deadline
+      // fault d1: never: a caller that may leave waits for work past its deadline
       if (found->detachable()) late = running_.share(*found);
+      // fault d1: `found->queued()` -> `false`: a queued call stays past its deadline
     } else if (found->queued()) {
       late = queue_.erase(*found);
       passed.task_ = nullptr;

@@ -6,6 +6,7 @@
 #include <roster/exec/detail/call_task.hpp>
 #include <roster/exec/detail/factory.hpp>
 #include <roster/exec/detail/task_queue.hpp>
+#include <roster/exec/within.hpp>
 #include <roster/sync/once_cell.hpp>
 
 #include <fmt/format.h>
@@ -108,10 +109,18 @@ class worker_core final : public context_bound {
     co_return current;
   }
 
+  /// Waits for the session, without getting it: one type for the workers of all states.
+  static asio::awaitable<void> start_session(std::shared_ptr<worker_core> self, std::optional<device> wanted) {
+    (void)co_await started(std::move(self), std::move(wanted));
+  }
+
   /// Runs `work(run_context&, State&)` on the worker's thread.
   template <on_cancel Policy, typename Work>
   static auto run(std::shared_ptr<worker_core> self, call_options options, enqueue_mode mode, Work work)
       -> asio::awaitable<result_of<std::invoke_result_t<Work&, run_context&, State&>>> {
+    // fault d1: never: a call waits for its worker's start past its deadline
+    if (options.deadline() && !self->cell_.try_get())
+      co_await within(self->time_, *options.deadline(), start_session(self, options.on()));
     auto current = co_await started(std::move(self), options.on());
     auto queue = current->queue;
     on_state<Work> bound{std::move(current), std::move(work)};

@@ -88,6 +88,8 @@ class registry_core {
 
   const asio::any_io_executor& executor() const noexcept { return context_->executor(); }
 
+  const std::shared_ptr<time_source>& time() const noexcept { return time_; }
+
  private:
   using entry_map = boost::unordered_flat_map<std::string, entry_ptr, key_hash, std::equal_to<>>;
 

@@ -65,7 +65,7 @@ class streaming_work {
 };
 
 /// A model whose engine is run by a `Runner`: `run(runner, call_options, work)` is an awaitable of what `work(Engine&,
-/// run_context&)` returns, and completes at once when cancelled.
+/// run_context&)` returns, and completes at once when cancelled, or at its deadline.
 template <typename C, typename Runner>
 class placed_unary_model final : public C::model {
  public:
@@ -73,7 +73,8 @@ class placed_unary_model final : public C::model {
 
  private:
   asio::awaitable<typename C::outputs> run(std::vector<typename C::input> inputs, typename C::options options) override {
-    const call_options call = options;
+    call_options call = options;
+    call.start_timeout(*runner_->time());
     return Runner::run(runner_, call, unary_work<C>(std::move(inputs), std::move(options)));
   }
 
@@ -89,7 +90,8 @@ class placed_streaming_model final : public C::model {
 
  private:
   stream<typename C::chunk> run(typename C::request request) override {
-    const call_options call = request;
+    call_options call = request;
+    call.start_timeout(*runner_->time());
     return start_stream<typename C::chunk>(runner_->executor(), 64, call.deadline(), runner_->time(),
                                            streaming_work<C>(std::move(request)),
                                            [&](auto work) { return Runner::run(runner_, call, std::move(work)); });
