@@ -34,7 +34,7 @@ class channel;
 template <typename Chunk>
 class channel_deadline final : public deadline {
  public:
-  channel_deadline(clock::time_point when, const std::shared_ptr<channel<Chunk>>& late) : deadline(when), channel_(late) {}
+  channel_deadline(clock::time_point time, const std::shared_ptr<channel<Chunk>>& late) : deadline(time), channel_(late) {}
 
   void passed() noexcept override {
     if (const auto late = channel_.lock()) late->expire();

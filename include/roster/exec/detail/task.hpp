@@ -26,8 +26,8 @@ class task;
 /// The deadline of a task.
 class task_deadline final : public deadline {
  public:
-  task_deadline(clock::time_point when, task& late, std::shared_ptr<task_queue> queue)
-      : deadline(when), task_(&late), queue_(std::move(queue)) {}
+  task_deadline(clock::time_point time, task& late, std::shared_ptr<task_queue> queue)
+      : deadline(time), task_(&late), queue_(std::move(queue)) {}
 
   void passed() noexcept override;
 
