@@ -19,10 +19,14 @@
 #include <atomic>
 #include <chrono>
 #include <exception>
+#include <functional>
 #include <memory>
+#include <new>
 #include <optional>
 #include <random>
 #include <set>
+#include <thread>
+#include <utility>
 #include <vector>
 
 namespace asio = boost::asio;
@@ -332,6 +336,144 @@ TEST_CASE("A call gives up at its deadline while its worker starts, which the st
   CHECK(in_time.value() == 7);
   CHECK(gate.arrived() == 1);
   CHECK_FALSE(loop.time()->next_alarm());
+}
+
+TEST_CASE("A caller that has left work that runs keeps no alarm", "[b13][b43]") {
+  const auto time = std::make_shared<roster::manual_time>();
+  asio::io_context loop;
+  checkpoint gate;
+  roster::blocking_pool pool(1, 16, time);
+  auto call = spawn(loop, pool.run_detachable(call_options().deadline(time->from_now(1h)), &checkpoint::pass, &gate));
+  test::drain(loop);
+  gate.await();
+  CHECK(time->next_alarm());
+  call.cancel();
+  test::drain(loop);
+  CHECK(call.aborted());
+  CHECK_FALSE(time->next_alarm());
+  gate.open();
+}
+
+TEST_CASE("What ends after its deadline has failed, also if its caller's context had not looked at the time", "[b43][b70]") {
+  const auto time = std::make_shared<roster::manual_time>();
+  asio::io_context loop;
+  roster::blocking_pool pool(1, 16, time);
+  const auto late = [&](run_context& context) {
+    time->advance(1h);
+    return context.expired() ? 7 : 0;
+  };
+  const auto stops = [&](run_context&) {
+    time->advance(1h);
+    throw boost::system::system_error(asio::error::operation_aborted);
+  };
+  const auto until = [&] { return call_options().timeout(1s); };
+  auto detachable = spawn(loop, pool.run_detachable(until(), late));
+  run_until(loop, [&] { return detachable.done(); });
+  CHECK(detachable.code() == errc::deadline_exceeded);
+  auto waited_for = spawn(loop, pool.run(until(), late));
+  run_until(loop, [&] { return waited_for.done(); });
+  CHECK(waited_for.value() == 7);
+  auto stopped = spawn(loop, pool.run(until(), stops));
+  run_until(loop, [&] { return stopped.done(); });
+  CHECK(stopped.code() == errc::deadline_exceeded);
+}
+
+namespace {
+
+/// Time whose alarms cannot be made, or set, when a test says so.
+class unreliable_time final : public roster::time_source {
+ public:
+  time_point now() const noexcept override { return manual.now(); }
+
+  std::unique_ptr<roster::alarm> make_alarm(const asio::any_io_executor& executor, std::function<void()> ring) override {
+    made_on = executor;
+    if (cannot_make) throw std::bad_alloc();
+    return std::make_unique<unreliable_alarm>(*this, manual.make_alarm(executor, std::move(ring)));
+  }
+
+  roster::manual_time manual;
+  asio::any_io_executor made_on;
+  bool cannot_make = false, cannot_set = false;
+
+ private:
+  class unreliable_alarm final : public roster::alarm {
+   public:
+    unreliable_alarm(unreliable_time& in, std::unique_ptr<roster::alarm> real) : owner_(in), real_(std::move(real)) {}
+    void set(roster::clock::time_point when) override {
+      real_->clear();
+      if (std::exchange(owner_.cannot_set, false)) throw std::bad_alloc();
+      real_->set(when);
+    }
+    void clear() noexcept override { real_->clear(); }
+
+   private:
+    unreliable_time& owner_;
+    const std::unique_ptr<roster::alarm> real_;
+  };
+};
+
+}  // namespace
+
+TEST_CASE("A call whose deadline cannot be kept fails, and those of others are kept", "[b43]") {
+  const auto time = std::make_shared<unreliable_time>();
+  asio::io_context loop;
+  checkpoint gate;
+  roster::blocking_pool pool(1, 16, time);
+  auto holder = test::occupy(loop, pool, gate);
+  const auto nothing = [] {};
+  time->cannot_make = true;
+  auto without_alarm = spawn(loop, pool.run(call_options().timeout(1s), nothing));
+  test::drain(loop);
+  CHECK_THROWS_AS(std::rethrow_exception(without_alarm.failure()), std::bad_alloc);
+  time->cannot_make = false;
+
+  auto second = spawn(loop, pool.run(call_options().timeout(2s), nothing));
+  test::drain(loop);
+  time->cannot_set = true;
+  auto first = spawn(loop, pool.run(call_options().timeout(1s), nothing));
+  test::drain(loop);
+  CHECK_THROWS_AS(std::rethrow_exception(first.failure()), std::bad_alloc);
+  auto third = spawn(loop, pool.run(call_options().timeout(3s), nothing));
+  test::drain(loop);
+  CHECK(pool.queued() == 2);
+  time->manual.advance(2s);
+  test::drain(loop);
+  CHECK(second.code() == errc::deadline_exceeded);
+  time->manual.advance(1s);
+  test::drain(loop);
+  CHECK(third.code() == errc::deadline_exceeded);
+  gate.open();
+  run_until(loop, [&] { return holder.done(); });
+}
+
+TEST_CASE("The alarm of a context does not wait for a strand", "[b43]") {
+  const auto time = std::make_shared<unreliable_time>();
+  asio::io_context loop;
+  roster::blocking_pool pool(1, 16, time);
+  auto call = spawn(asio::make_strand(loop), pool.run(call_options().timeout(1s), [] {}));
+  run_until(loop, [&] { return call.done(); });
+  CHECK(time->made_on == loop.get_executor());
+}
+
+TEST_CASE("A context may be destroyed while work ends that its callers have left", "[b5][b43]") {
+  for (int round = 0; round < 200; ++round) {
+    roster::blocking_pool pool(1);
+    auto loop = std::make_optional<asio::io_context>();
+    checkpoint gate;
+    const auto work = [&](run_context& context) {
+      gate.arrive();
+      while (!context.stop_requested())
+        std::this_thread::yield();
+    };
+    auto call = std::make_optional(spawn(*loop, pool.run_detachable(call_options().timeout(1h), work)));
+    test::drain(*loop);
+    gate.await();
+    call->cancel();
+    test::drain(*loop);
+    CHECK(call->aborted());
+    call.reset();
+    loop.reset();
+  }
 }
 
 TEST_CASE("A context that is destroyed with deadlines ahead tells nobody", "[b5][b43]") {

@@ -35,6 +35,7 @@ class queue_model {
     }
     void deliver(std::shared_ptr<task>) noexcept override {
       ensure(executed_, "only work that ran is delivered");
+      ensure(!interruption, "nothing is delivered to a caller that has left");
       completed();
     }
     void abandon(std::shared_ptr<task>, roster::error_code reason) noexcept override {

@@ -42,7 +42,8 @@ class call_options {
   call_options() noexcept {}
 
   /// The call fails with `deadline_exceeded` at `when`, whatever it waits for, and is never started after that. A call that
-  /// runs is asked to stop then; what it ran on stays taken until it has returned.
+  /// runs is asked to stop then; what it ran on stays taken until it has returned. (Calls that may refer to their caller's
+  /// data, of `blocking_pool::run` and `worker_thread::run`, are waited for.)
   call_options& deadline(time_point when) {
     deadline_ = when;
     return *this;

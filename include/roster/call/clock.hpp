@@ -11,7 +11,8 @@ ROSTER_BEGIN_NAMESPACE
 
 /// Tells the time. Steady: it never goes back, and a change of the wall clock does not move it.
 ///
-/// **Thread safety**: `now` may be called concurrently, from any thread.
+/// **Thread safety**: `now` may be called concurrently, from any thread, also under a lock: an implementation calls nothing of
+/// the library.
 class clock {
  public:
   using time_point = std::chrono::steady_clock::time_point;  ///< an instant

@@ -67,7 +67,8 @@ class run_context {
   run_context(const run_context&) = delete;
   run_context& operator=(const run_context&) = delete;
 
-  /// Whether to stop: the call was cancelled, its stream was dropped, or the owner of the thread shuts down.
+  /// Whether to stop: the call was cancelled, its deadline has passed, its stream was dropped, or the owner of the thread shuts
+  /// down.
   bool stop_requested() const noexcept { return stop_.load(std::memory_order_relaxed); }
 
   /// Throws `operation_aborted` if the work is to stop.
@@ -75,7 +76,7 @@ class run_context {
     if (stop_requested()) throw boost::system::system_error(detail::operation_aborted());
   }
 
-  /// The deadline, if there is one. The caller is told then, and the work is asked to stop.
+  /// The deadline, if there is one. The work is asked to stop then; a caller that need not wait for its end is told.
   const std::optional<call_options::time_point>& deadline() const noexcept { return deadline_; }
 
   /// Whether the deadline has passed.

@@ -63,7 +63,7 @@ class pending_waiter<Waiter, Handler, void(Results...), std::tuple<Told...>> : p
 
 /// Enqueues a node made from the handler and `args` with a state, and connects the handler's cancellation. If it has a static
 /// `attempt(state, args...)`, that is tried first: it returns the waiter's results if there is no need to wait. If it has a
-/// `prepare(state)`, that is called before it is enqueued.
+/// static `prepare(node, state)`, that is called before it is enqueued, unless it has completed the node and returns false.
 template <typename Node, typename Handler, typename State, typename... Args>
 void start_waiting(Handler&& handler, const asio::any_io_executor& fallback, std::shared_ptr<State> state, Args&&... args) {
   // fault b3: first `if constexpr (requires { Node::attempt(state, args...); }) (void)Node::attempt(state, args...);`:
@@ -73,7 +73,8 @@ void start_waiting(Handler&& handler, const asio::any_io_executor& fallback, std
       return complete_immediately(std::move(handler), fallback, Node::results_of(std::move(*told)));
   auto node = make_node<Node>(std::move(handler), fallback, std::forward<Args>(args)...);
   connect_cancellation<typename Node::waiter_type>(asio::get_associated_cancellation_slot(node->handler()), state, node);
-  if constexpr (requires { node->prepare(state); }) node->prepare(state);
+  if constexpr (requires { Node::prepare(node, state); })
+    if (!Node::prepare(node, state)) return;
   state->enqueue(std::move(node));
 }
 

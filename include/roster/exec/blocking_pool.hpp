@@ -66,9 +66,9 @@ class blocking_pool {
   /// Runs `function(arguments...)`, or `function(run_context&, arguments...)`, on a thread of the pool.
   ///
   /// Callable and arguments are moved or copied in, and destroyed before the caller resumes: on the pool's thread if the call
-  /// started, else on the thread that cancels, stops or refuses it. All of them, and the result, may be move-only; a
-  /// reference is returned as `std::reference_wrapper`. g++ 12 needs a callable with captures to be named first, and passed as
-  /// lvalue.
+  /// started, else on the thread that cancels, stops or refuses it, or finds it late. All of them, and the result, may be
+  /// move-only; a reference is returned as `std::reference_wrapper`. g++ 12 needs a callable with captures to be named first,
+  /// and passed as lvalue.
   ///
   /// **Completion**: with the result, when the call has returned.
   /// **Executor**: resumes on the coroutine's own.
@@ -84,10 +84,11 @@ class blocking_pool {
   }
 
   /// The same, with a deadline. A call that has not started by then leaves the queue, and fails with `deadline_exceeded`. One
-  /// that runs sees the stop flag, and completes, with its own outcome, when it returns.
+  /// that runs sees the stop flag, and completes, with its own outcome, when it returns; `operation_aborted` becomes
+  /// `deadline_exceeded` then.
   ///
-  /// Deadlines are kept in the context of the executor that the call completes on, one alarm for all of them there: while
-  /// nobody runs that context, a call leaves when its turn comes.
+  /// Deadlines are kept in the context of the executor that the call completes on, one alarm for all of them there. While
+  /// nobody runs that context, or it is busy, a call leaves when its turn comes, and one that runs is not asked to stop.
   template <typename F, typename... Args>
   [[nodiscard]] auto run(const call_options& options, F&& function, Args&&... arguments) {
     ROSTER_CHECK_CALLABLE(F);

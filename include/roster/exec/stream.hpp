@@ -31,16 +31,22 @@ class pending_chunk final
  public:
   using base::base;
 
-  void prepare(const std::shared_ptr<channel<Chunk>>& source) {
-    if (!source->context.deadline()) return;
-    expiry_ = std::make_shared<channel_deadline<Chunk>>(*source->context.deadline(), source);
-    deadlines::of(this->pending_.executor(), source->time())->add(expiry_);
+  static bool prepare(std::shared_ptr<pending_chunk>& self, const std::shared_ptr<channel<Chunk>>& source) noexcept {
+    if (!source->context.deadline()) return true;
+    try {
+      self->expiry_ = std::make_shared<channel_deadline<Chunk>>(*source->context.deadline(), source);
+      deadlines::of(self->pending_.executor(), source->time())->add(self->expiry_);
+      return true;
+    } catch (...) {
+      channel_reader<Chunk>::tell(std::move(self), std::current_exception(), std::nullopt);
+      return false;
+    }
   }
 
  private:
   void complete(std::shared_ptr<channel_reader<Chunk>> self, std::exception_ptr failure,
                 std::optional<Chunk> chunk) noexcept override {
-    if (const auto ended = std::move(expiry_)) ended->end();
+    if (const auto ended = std::move(expiry_)) ended->withdraw();
     base::complete(std::move(self), std::move(failure), std::move(chunk));
   }
 

@@ -13,7 +13,8 @@ ROSTER_BEGIN_NAMESPACE
 
 /// One wait at a time, made by a `time_source`. Destroying it ends the wait; destroy it before its context.
 ///
-/// **Thread safety**: none; calls of one alarm must not overlap.
+/// **Thread safety**: none; calls of one alarm must not overlap. They are made under a lock: an implementation calls nothing of
+/// the library.
 class alarm {
  public:
   alarm() = default;
@@ -30,6 +31,8 @@ class alarm {
 
 /// The clock of a program, and its alarms: whatever waits for time in a pool, a worker or a registry gets both from the one it
 /// was given, so that a test can pass time by hand (`manual_time`).
+///
+/// A context in which it was used keeps a time source until it ends.
 ///
 /// **Thread safety**: all members may be called concurrently, from any thread.
 class time_source : public clock {

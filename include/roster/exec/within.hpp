@@ -48,7 +48,7 @@ class timed_operation final : public deadline, public std::enable_shared_from_th
   /// The operation has ended.
   void finish() noexcept {
     ended_ = true;
-    end();
+    withdraw();
   }
 
   bool expired() const noexcept { return expired_; }

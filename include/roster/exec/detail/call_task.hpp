@@ -10,7 +10,6 @@
 
 #include <boost/asio/recycling_allocator.hpp>
 
-#include <atomic>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -102,7 +101,7 @@ class call_task final : public task {
   void execute() noexcept override {
     try {
       // fault b43: never: a call whose deadline has passed is started
-      if (context.expired()) throw error(errc::deadline_exceeded, "the deadline passed before the work started");
+      if (context.expired()) throw error(errc::deadline_exceeded);
       if constexpr (std::is_void_v<result_type>) {
         (*work_)(context);
         result_.value.emplace();
@@ -112,21 +111,30 @@ class call_task final : public task {
     } catch (...) {
       result_.failure = std::current_exception();
     }
+    // fault d1: never: work that ends late, before its caller is told, is a success
+    if (is_late()) {
+      result_.value.reset();
+      result_.failure = make_exception(errc::deadline_exceeded);
+    }
     work_.reset();
   }
 
   void deliver(std::shared_ptr<task> self) noexcept override { complete(std::move(self), std::move(result_)); }
 
   void abandon(std::shared_ptr<task> self, error_code reason) noexcept override {
+    fail(std::move(self), make_exception(reason));
+  }
+
+  void fail(std::shared_ptr<task> self, std::exception_ptr failure) noexcept {
     work_.reset();
-    complete(std::move(self), {make_exception(reason), std::nullopt});
+    complete(std::move(self), {std::move(failure), std::nullopt});
   }
 
   bool detachable() const noexcept override { return Policy == on_cancel::detach; }
 
   void interrupt(std::shared_ptr<task> self, error_code reason) noexcept override {
     context.request_stop();
-    if constexpr (Policy == on_cancel::detach) complete(std::move(self), {make_exception(reason), std::nullopt});
+    complete(std::move(self), {make_exception(reason), std::nullopt});
   }
 
   /// Keeps the call's deadline, if it has one, in the context that its handler is called on.
@@ -139,10 +147,13 @@ class call_task final : public task {
   }
 
  private:
+  /// Work whose caller waits for it may end after its deadline, but not by stopping because of that.
+  bool is_late() const noexcept {
+    if (!context.expired()) return false;
+    return Policy == on_cancel::detach || code_of(result_.failure) == asio::error::operation_aborted;
+  }
+
   void complete(std::shared_ptr<task> self, outcome_type result) noexcept {
-    if constexpr (Policy == on_cancel::detach)
-      // fault b13: never: a call that was cancelled while it ran completes twice
-      if (completed_.exchange(true, std::memory_order_acq_rel)) return;
     if constexpr (WrapOutcome)
       pending_.post(std::move(self), std::move(result));
     else if constexpr (std::is_void_v<result_type>)
@@ -154,7 +165,6 @@ class call_task final : public task {
   pending_type pending_;
   std::optional<Work> work_;
   outcome_type result_;
-  std::atomic<bool> completed_{false};  // the one that sets it owns the handler
 };
 
 /// Starts an operation that runs `work(run_context&)` on a thread of `queue`. With `WrapOutcome`, the handler takes an
@@ -178,7 +188,12 @@ auto async_call(std::shared_ptr<task_queue> queue, asio::any_io_executor fallbac
         auto node = make_node<call_task<Handler, Work, Policy, WrapOutcome>>(std::move(handler), executor, task_deadline,
                                                                              *target->time(), task_mode, std::move(task_work));
         connect_cancellation<task>(asio::get_associated_cancellation_slot(node->handler()), target, node);
-        node->keep_deadline(target);
+        try {
+          node->keep_deadline(target);
+        } catch (...) {
+          auto& failed = *node;
+          return failed.fail(std::move(node), std::current_exception());
+        }
         target->enqueue(std::move(node));
       },
       std::move(queue), deadline, mode, std::move(work));

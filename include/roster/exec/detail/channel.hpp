@@ -87,8 +87,11 @@ class channel final : public stop_listener {
   bool push(Chunk&& chunk) {
     auto word = word_.load(std::memory_order_acquire);
     if (count(word) == capacity_ && !(word & unwanted)) word = wait_for_room();
-    if (context.expired()) expire();
-    if (context.expired() || (word & unwanted)) return refuse();
+    if (context.expired()) {
+      expire();
+      return false;
+    }
+    if (word & unwanted) return refuse();
     auto* stored = new (slots_[tail_].bytes) Chunk(std::move(chunk));
     if (!publish(word, [](std::uint64_t before) { return before + one; })) {  // the deadline has passed meanwhile
       stored->~Chunk();
@@ -102,19 +105,24 @@ class channel final : public stop_listener {
   /// Ends the stream, with an error if `failure` is set. Only the first call counts.
   void finish(std::exception_ptr failure) noexcept {
     if (finish_called_.exchange(true, std::memory_order_acq_rel)) return;
-    failure_ = (word_.load(std::memory_order_acquire) & shut_down) ? stop_failure() : std::move(failure);
+    if (context.expired())
+      failure_ = make_exception(errc::deadline_exceeded);
+    else if (word_.load(std::memory_order_acquire) & shut_down)
+      failure_ = make_exception(errc::stopped);
+    else
+      failure_ = std::move(failure);
     std::uint64_t before = 0;
     if (publish(before, [](std::uint64_t bits) { return bits | finished; }) && (before & reading)) serve(std::move(reader_));
   }
 
   /// The deadline has passed, which ends the stream unless it has ended. From any thread.
   void expire() noexcept {
-    finish(make_exception(make_error_code(errc::deadline_exceeded)));
+    finish(make_exception(errc::deadline_exceeded));
     context.request_stop();
     wake_writer();
   }
 
-  /// The producer's thread is being shut down.
+  /// The producer's thread is being shut down, or the deadline of its work has passed.
   void on_stop() noexcept override {
     word_.fetch_or(shut_down, std::memory_order_acq_rel);
     context.request_stop();
@@ -168,7 +176,7 @@ class channel final : public stop_listener {
     wake_writer();
   }
 
-  /// Whether the producer is done, so that there is nothing to stop.
+  /// Whether no more chunks come: the producer is done, or is asked to stop by the deadline.
   bool has_finished() const noexcept { return word_.load(std::memory_order_acquire) & finished; }
 
   /// By which its deadline is.
@@ -183,11 +191,6 @@ class channel final : public stop_listener {
   struct slot {
     alignas(Chunk) std::byte bytes[sizeof(Chunk)];
   };
-
-  std::exception_ptr stop_failure() const {
-    if (context.expired()) return make_exception(make_error_code(errc::deadline_exceeded));
-    return std::make_exception_ptr(error(errc::stopped, "the stream's worker was shut down"));
-  }
 
   bool refuse() noexcept {
     context.request_stop();  // the other side is about to
@@ -241,7 +244,8 @@ class channel final : public stop_listener {
   void wait_until_woken(Lock& lock) {
     if (!context.deadline()) return room_.wait(lock);  // blocks: the engine's thread
     const clock::duration left = *context.deadline() - time_->now();
-    room_.wait_for(lock, (std::min)(left, clock::duration(std::chrono::hours(1))));  // blocks: the engine's thread
+    const auto wait = std::clamp<clock::duration>(left, std::chrono::milliseconds(1), std::chrono::hours(1));
+    room_.wait_for(lock, wait);  // blocks: the engine's thread
   }
 
   void wake_writer() noexcept {

@@ -12,13 +12,19 @@
 #include <optional>
 #include <utility>
 
+#if ROSTER_DEFINITIONS_HERE
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/thread_pool.hpp>
+#endif
+
 ROSTER_BEGIN_NAMESPACE
 
 namespace detail {
 
 class deadlines;
 
-/// The deadline of an operation, which ends it where it ends otherwise.
+/// The deadline of an operation, which withdraws it when it has ended in another way.
 class deadline : public heap_node<deadline> {
  public:
   explicit deadline(clock::time_point time) : when(time) {}
@@ -30,13 +36,13 @@ class deadline : public heap_node<deadline> {
   virtual void passed() noexcept = 0;
 
   /// It does not count any more. May be repeated, and come after `passed`.
-  void end() noexcept;
+  void withdraw() noexcept;
 
   const clock::time_point when;
 
  private:
   friend class deadlines;
-  std::shared_ptr<deadlines> all_;
+  std::shared_ptr<deadlines> owner_;
   std::shared_ptr<deadline> self_;  // while it is in the heap
 };
 
@@ -44,7 +50,8 @@ struct earlier_deadline {
   bool operator()(const deadline& left, const deadline& right) const noexcept { return left.when < right.when; }
 };
 
-/// The deadlines of one context by one time source, and one alarm for all of them, set while there are any.
+/// The deadlines of one context by one time source, and one alarm for all of them, set while there are any. It is set under
+/// the mutex. If it cannot be set anew for those that are there, the program terminates.
 class deadlines final : public context_bound {
  public:
   deadlines(const asio::any_io_executor& executor, std::shared_ptr<time_source> time)
@@ -58,7 +65,7 @@ class deadlines final : public context_bound {
   /// Has `passed` called at its time, unless it ends before. Throws what setting an alarm throws, having added nothing.
   void add(std::shared_ptr<deadline> added) {
     auto& fresh = *added;
-    fresh.all_ = shared(this);
+    fresh.owner_ = shared(this);
     std::lock_guard lock(mutex_);  // short:
     if (closed_) return;
     heap_.insert(fresh);
@@ -66,6 +73,7 @@ class deadlines final : public context_bound {
       set_alarm();
     } catch (...) {
       heap_.erase(fresh);
+      reset_alarm();
       throw;
     }
     fresh.self_ = std::move(added);
@@ -89,6 +97,7 @@ class deadlines final : public context_bound {
     const auto ended = [&] {
       std::lock_guard lock(mutex_);  // short:
       closed_ = true;
+      set_for_.reset();
       return std::move(alarm_);
     }();
     while (const auto forgotten = take(clock::time_point::max())) {
@@ -107,7 +116,7 @@ class deadlines final : public context_bound {
       due->passed();
     std::lock_guard lock(mutex_);  // short:
     set_for_.reset();
-    if (!closed_) set_alarm();
+    reset_alarm();
   }
 
   /// The first deadline, if it is not after `until`.
@@ -119,13 +128,19 @@ class deadlines final : public context_bound {
     return std::move(first.self_);
   }
 
-  /// Under the mutex. An alarm that rings too early is left as it is.
+  // Under the mutex.
+
+  /// An alarm that was set for an earlier time stays.
   void set_alarm() {
     // fault d1: `*set_for_ <= heap_.first().when` -> `true`: an alarm is not set anew for an earlier deadline
-    if (heap_.empty() || (set_for_ && *set_for_ <= heap_.first().when)) return;
+    if (closed_ || heap_.empty() || (set_for_ && *set_for_ <= heap_.first().when)) return;
+    set_for_.reset();  // whatever becomes of the next line
     alarm_->set(heap_.first().when);
     set_for_ = heap_.first().when;
   }
+
+  /// For those that were added before, and cannot be told of a failure.
+  void reset_alarm() noexcept { set_alarm(); }
 
   const std::shared_ptr<time_source> time_;
   std::mutex mutex_;
@@ -135,8 +150,8 @@ class deadlines final : public context_bound {
   bool closed_ = false;
 };
 
-inline void deadline::end() noexcept {
-  if (all_) all_->remove(*this);
+inline void deadline::withdraw() noexcept {
+  if (owner_) owner_->remove(*this);
 }
 
 /// The deadlines of a context, by time source. Found without a lock: none is taken out before the context ends.
@@ -177,11 +192,22 @@ class deadline_service final : public asio::execution_context::service {
 
 #if ROSTER_DEFINITIONS_HERE
 
+/// What a strand is on, whose handlers would keep an alarm waiting: of those that are known.
+inline asio::any_io_executor outside_strands(asio::any_io_executor executor) {
+  if (const auto* strand = executor.target<asio::strand<asio::any_io_executor>>())
+    return outside_strands(strand->get_inner_executor());
+  if (const auto* strand = executor.target<asio::strand<asio::io_context::executor_type>>())
+    return strand->get_inner_executor();
+  if (const auto* strand = executor.target<asio::strand<asio::thread_pool::executor_type>>())
+    return strand->get_inner_executor();
+  return executor;
+}
+
 ROSTER_DECL std::shared_ptr<deadlines> deadlines::of(const asio::any_io_executor& executor,
                                                      const std::shared_ptr<time_source>& time) {
   auto& service = asio::use_service<deadline_service>(context_of(executor));
   if (auto found = service.find(time)) return found;
-  auto fresh = make_context_bound<deadlines>(executor, time);
+  auto fresh = make_context_bound<deadlines>(outside_strands(executor), time);
   fresh->start();
   service.add(fresh);
   return fresh;

@@ -58,16 +58,19 @@ class task : public queue_node<task> {
   /// Destroys work that will never start, fails the caller.
   virtual void abandon(std::shared_ptr<task> self, error_code reason) noexcept = 0;
 
-  /// Whether the caller need not wait for the end of work that is interrupted.
-  virtual bool detachable() const noexcept = 0;
+  /// Whether the caller need not wait for the end of work that is to stop.
+  virtual bool detachable() const noexcept { return false; }
 
-  /// The caller was cancelled, or its deadline passed, while the work runs, or has just ended.
-  virtual void interrupt(std::shared_ptr<task> self, error_code reason) noexcept = 0;
+  /// The caller of a detachable task leaves while the work runs: asks that to stop, fails the caller. Nothing is delivered
+  /// then.
+  virtual void interrupt(std::shared_ptr<task>, error_code) noexcept {}
 
   run_context context;
   const enqueue_mode enqueued_as;
-  bool started = false;                   ///< or certain to start: can no longer be removed; guarded by the queue's mutex
-  bool expired = false;                   ///< before it came; guarded by the queue's mutex
+  // Guarded by the queue's mutex:
+  bool started = false;                   ///< or certain to start: can no longer be removed
+  bool expired_early = false;             ///< before it came
+  bool told = false;                      ///< while it ran: nobody waits for it
   std::shared_ptr<task_deadline> expiry;  ///< if the task has a deadline
 };
 

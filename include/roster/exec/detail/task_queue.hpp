@@ -120,20 +120,25 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   /// Under the mutex.
   task* start_next() noexcept;
 
-  /// Under the mutex: nobody finds the task by its deadline any more.
-  static void forget_deadline(task& work) noexcept {
+  /// Under the mutex: nobody finds the task by its deadline any more, which is to be withdrawn.
+  static std::shared_ptr<task_deadline> take_deadline(task& work) noexcept {
     if (work.expiry) work.expiry->task_ = nullptr;
+    return std::move(work.expiry);
   }
 
-  static void end_deadline(task& work) noexcept {
-    if (const auto ended = std::move(work.expiry)) ended->end();
+  static void withdraw(std::shared_ptr<task_deadline> taken) noexcept {
+    if (taken) taken->withdraw();
   }
 
   static void abandon(std::shared_ptr<task> work, error_code reason) noexcept {
+    withdraw(std::move(work->expiry));  // fault d1: drop: a call that never ran keeps its deadline
     auto& abandoned = *work;
-    end_deadline(abandoned);  // fault d1: drop: a call that never ran keeps its deadline
     abandoned.abandon(std::move(work), reason);
   }
+
+  /// Ends the call that `find`, under the mutex, names, if it has not ended.
+  template <typename Find>
+  void end_early(Find find, error_code reason) noexcept;
 
   static inline thread_local task_queue* served_ = nullptr;
 
@@ -173,9 +178,9 @@ ROSTER_DECL void task_queue::enqueue(std::shared_ptr<task> work) noexcept {
         cleanup_.push_back(std::move(work));
         wake = true;
       }
-      // fault m3: `>=` -> `>`: one more call is accepted than there is room for
-    } else if (work->expired) {
+    } else if (work->expired_early) {
       refusal = errc::deadline_exceeded;
+      // fault m3: `>=` -> `>`: one more call is accepted than there is room for
     } else if (!stopped_ && work->enqueued_as == enqueue_mode::refuse_if_full && queue_.size() >= room()) {
       refusal = errc::queue_full;
     } else if (!stopped_) {
@@ -186,7 +191,7 @@ ROSTER_DECL void task_queue::enqueue(std::shared_ptr<task> work) noexcept {
       wake = idle_threads_ > woken_threads_;
       woken_threads_ += wake;
     }
-    if (work) forget_deadline(*work);
+    if (work && work->expiry) work->expiry->task_ = nullptr;
   }
   if (work)
     abandon(std::move(work), refusal);
@@ -195,45 +200,42 @@ ROSTER_DECL void task_queue::enqueue(std::shared_ptr<task> work) noexcept {
 }
 
 ROSTER_DECL void task_queue::cancel(std::shared_ptr<task> work) noexcept {
-  const bool removed = [&] {
-    std::lock_guard lock(mutex_);  // short:
-    // fault m3: `work->started` -> `false`: a call that runs can be taken back
-    if (!work->queued() || work->started) return false;
-    queue_.erase(*work);
-    forget_deadline(*work);
-    return true;
-  }();
-  if (removed) return abandon(std::move(work), asio::error::operation_aborted);
-  auto& cancelled = *work;
-  // fault b13: drop: work that runs does not hear of its caller's cancellation
-  cancelled.interrupt(std::move(work), asio::error::operation_aborted);
+  end_early([&] { return work.get(); }, asio::error::operation_aborted);
 }
 
 ROSTER_DECL void task_queue::expire(task_deadline& passed) noexcept {
-  std::shared_ptr<task> late;
-  bool running = false;
+  const auto find = [&] {
+    // fault d1: `passed.task_` -> `static_cast<task*>(nullptr)`: a call stays past its deadline
+    auto* found = passed.task_;
+    if (found && !found->started && !found->queued()) found->expired_early = true;
+    return found;
+  };
+  end_early(find, make_error_code(errc::deadline_exceeded));
+}
+
+template <typename Find>
+void task_queue::end_early(Find find, error_code reason) noexcept {
+  std::shared_ptr<task> work;
+  std::shared_ptr<task_deadline> taken;
+  bool waited = false;
   {
     std::lock_guard lock(mutex_);  // short:
-    auto* found = passed.task_;
-    if (!found) return;
-    running = found->started;
-    if (running) {
-      found->context.request_stop();  // fault d1: drop: work that runs is not asked to stop at its deadline
-      // fault d1: never: a caller that may leave waits for work past its deadline
-      if (found->detachable()) late = running_.share(*found);
-      // fault d1: `found->queued()` -> `false`: a queued call stays past its deadline
-    } else if (found->queued()) {
-      late = queue_.erase(*found);
-      passed.task_ = nullptr;
-    } else {
-      found->expired = true;
+    auto* found = find();
+    if (!found || !found->queued() || found->told) return;
+    // fault m3: `!found->started` -> `true`: a call that runs can be taken back
+    waited = !found->started;
+    if (!waited && !found->detachable()) {
+      found->context.request_stop();  // fault b13: drop: work that runs does not hear of its caller's cancellation
+      return;
     }
+    found->told = !waited;  // fault m3: `!waited` -> `false`: a caller that has left is told again
+    work = waited ? queue_.erase(*found) : running_.share(*found);
+    taken = take_deadline(*found);
   }
-  const auto reason = make_error_code(errc::deadline_exceeded);
-  if (!late) return;
-  if (!running) return abandon(std::move(late), reason);
-  auto& interrupted = *late;
-  interrupted.interrupt(std::move(late), reason);
+  withdraw(std::move(taken));
+  if (waited) return abandon(std::move(work), reason);
+  auto& running = *work;
+  running.interrupt(std::move(work), reason);
 }
 
 ROSTER_DECL void task_deadline::passed() noexcept {
@@ -245,7 +247,9 @@ ROSTER_DECL void task_queue::stop() noexcept {
   {
     std::lock_guard lock(mutex_);  // short:
     stopped_ = true;
-    queue_.for_each([](task& work) { forget_deadline(work); });
+    queue_.for_each([](task& work) {
+      if (work.expiry) work.expiry->task_ = nullptr;
+    });
     refused.take_all(queue_);
   }
   while (auto work = refused.pop_front())
@@ -287,23 +291,27 @@ ROSTER_DECL void task_queue::serve() noexcept {
   while (work) {
     work->execute();
     std::shared_ptr<task> done;
-    shared_queue<idle_waiter> told;
+    std::shared_ptr<task_deadline> taken;
+    bool wanted = true;
+    shared_queue<idle_waiter> idle;
     {
       std::lock_guard lock(mutex_);  // short:
       done = running_.erase(*work);  // before the caller is told, who may rely on the room
-      forget_deadline(*done);
+      taken = take_deadline(*done);
+      wanted = !done->told;
       work = start_next();
-      if (running_.empty() && cleanup_.empty()) told.take_all(idle_waiters_);
+      if (running_.empty() && cleanup_.empty()) idle.take_all(idle_waiters_);
     }
+    withdraw(std::move(taken));
     auto& ended = *done;
-    end_deadline(ended);
     // fault m3: `ended.deliver(std::move(done));` -> `
     //   { std::lock_guard lock(mutex_); running_.push_back(done); }
     //   ended.deliver(std::shared_ptr<task>(done));
     //   { std::lock_guard lock(mutex_); running_.erase(*done); }`:
     //   a thread counts as busy when its caller knows that the call is over
-    ended.deliver(std::move(done));
-    while (auto waiter = told.pop_front())
+    if (wanted) ended.deliver(std::move(done));
+    done = nullptr;
+    while (auto waiter = idle.pop_front())
       idle_waiter::tell(std::move(waiter), error_code());
     if (!work) work = wait_for_task();
   }

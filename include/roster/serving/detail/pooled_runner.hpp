@@ -33,8 +33,6 @@ class engine_set final : public task {
   void execute() noexcept override { idle_.clear(); }
   void deliver(std::shared_ptr<task>) noexcept override {}
   void abandon(std::shared_ptr<task>, error_code) noexcept override { idle_.clear(); }
-  void interrupt(std::shared_ptr<task>, error_code) noexcept override {}
-  bool detachable() const noexcept override { return false; }
 
   /// A set whose last owner has it destroyed on the pool of `queue`, or destroys it itself if that pool is gone.
   static std::shared_ptr<engine_set> make(std::shared_ptr<task_queue> queue) {
