@@ -47,6 +47,7 @@ class queue_model {
     void interrupt(std::shared_ptr<task>, roster::error_code reason) noexcept override {
       context.request_stop();
       interruption = reason;
+      completed();
     }
 
     bool done() const { return completions_ == 1; }
