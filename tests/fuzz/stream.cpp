@@ -42,7 +42,7 @@ class reader final : public base_reader {
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   fuzz::bytes input(data, size);
   const auto capacity = input.below(5) + 1;
-  channel chunks(capacity, std::nullopt);
+  channel chunks(capacity, std::nullopt, roster::steady_time());
   std::deque<std::string> plain;
   bool finished = false, error_due = false, abandoned = false, shut_down = false, abort_due = false;
   std::shared_ptr<outcome> parked;
