@@ -138,7 +138,7 @@ TEST_CASE("A call that waits for admission leaves at its deadline, and those beh
   CHECK(behind.succeeded());
 }
 
-TEST_CASE("A call that runs at its deadline is asked to stop; if it is detachable it completes then, and keeps its thread",
+TEST_CASE("A call that runs at its deadline is asked to stop, and completes then if it is detachable, but keeps its thread",
           "[b43][b70]") {
   hand_driven_loop loop;
   roster::blocking_pool pool(1, 16, loop.time());
@@ -276,7 +276,7 @@ TEST_CASE("Neither do those of a strand, or of a context with threads", "[b43]")
   CHECK(result == 7);
 }
 
-TEST_CASE("A timeout counts from when the call is made; the earlier of it and the deadline counts", "[b43]") {
+TEST_CASE("A timeout counts from when the call is made, and the earlier of it and the deadline counts", "[b43]") {
   busy_pool f;
   const auto nothing = [] {};
   auto made = f.pool.run(call_options().timeout(3s), nothing);

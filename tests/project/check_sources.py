@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # From the ground up: a header includes its own floor and those below.
 FLOORS = ["", "call", "detail", "sync", "exec", "capability", "registry", "serving", "testing", "http", "remote", "server"]
+TEST_NAME = re.compile(r'TEST_CASE(?:_METHOD)?\(\s*(?:\w+,\s*)?"([^"]*)"')
 OPTIONAL = ["testing", "engines", "http", "remote", "server", "src.hpp"]  # roster.hpp does without them
 
 BLOCKING = [
@@ -207,7 +208,11 @@ class Checker:
         refused = self.root / "tests/project/compile"  # on purpose
         for path in self.headers + sorted(p for f in ("examples", "tests") for p in (self.root / f).rglob("*.[ch]pp")):
             if path.parent != refused:
-                self.check_co_await(path, path.read_text())
+                text = path.read_text()
+                self.check_co_await(path, text)
+                for match in TEST_NAME.finditer(text):
+                    if ";" in match.group(1):
+                        self.report(path, line_of(text, match.start(1)), "CTest splits the name of a test at ;")
         readme = self.root / "README.md"
         if readme.exists():
             # Prose is blanked out, so that the findings have the right lines.
@@ -271,6 +276,8 @@ class Checker:
 
 # Where, what and, when it breaks a rule, a part of what the check has to say.
 FAULTS = [
+    ("tests/sync/x.cpp", 'TEST_CASE("It does this; and that", "[b1]") {}', "CTest splits"),
+    ("tests/sync/x.cpp", 'TEST_CASE_METHOD(fixture, "It does this; and that") {}', "CTest splits"),
     ("include/roster/sync/x.hpp", "inline std::shared_mutex m;", "blocks"),
     ("include/roster/sync/x.hpp", "inline std::condition_variable c;", "blocks"),
     ("include/roster/sync/x.hpp", "void f(auto& c, auto& l) { c.wait(l); }", "blocks"),

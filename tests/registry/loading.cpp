@@ -144,7 +144,8 @@ TEST_CASE("After a failed load the next lookup tries again, and its success make
   CHECK(rows.at(0).last_error.empty());
 }
 
-TEST_CASE("A lookup gives up at its deadline while the load goes on for others; what is loaded is found at any time", "[b43]") {
+TEST_CASE("A lookup gives up at its deadline while the load goes on for others, while what is loaded is found at any time",
+          "[b43]") {
   roster::hand_driven_loop loop;
   registry models(loop.get_executor(), {}, loop.time());
   scripted_loader loader(loop.context());

@@ -95,7 +95,7 @@ TEST_CASE("A call that waits for an engine is told at its deadline and leaves it
   CHECK_FALSE(f.loop.time()->next_alarm());
 }
 
-TEST_CASE("A call that runs is told at its deadline; the engine is asked to stop, and taken until it has returned",
+TEST_CASE("A call that runs is told at its deadline, the engine is asked to stop, and taken until it has returned",
           "[b43][b70]") {
   bounded_unary f(GENERATE(true, false));
   f.engine.next_call().hang();

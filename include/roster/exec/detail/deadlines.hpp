@@ -100,7 +100,7 @@ class deadlines final : public context_bound {
       set_for_.reset();
       return std::move(alarm_);
     }();
-    while (const auto forgotten = take(clock::time_point::max())) {
+    while (const auto forgotten = take((clock::time_point::max)())) {
     }
   }
 
