@@ -276,8 +276,8 @@ class Checker:
 
 # Where, what and, when it breaks a rule, a part of what the check has to say.
 FAULTS = [
-    ("tests/sync/x.cpp", 'TEST_CASE("It does this; and that", "[b1]") {}', "CTest splits"),
-    ("tests/sync/x.cpp", 'TEST_CASE_METHOD(fixture, "It does this; and that") {}', "CTest splits"),
+    ("tests/x.cpp", 'TEST_CASE("It does this; and that", "[b1]") {}', "CTest splits"),
+    ("tests/x.cpp", 'TEST_CASE_METHOD(fixture, "It does this; and that") {}', "CTest splits"),
     ("include/roster/sync/x.hpp", "inline std::shared_mutex m;", "blocks"),
     ("include/roster/sync/x.hpp", "inline std::condition_variable c;", "blocks"),
     ("include/roster/sync/x.hpp", "void f(auto& c, auto& l) { c.wait(l); }", "blocks"),
