@@ -155,7 +155,7 @@ class unary_model : public basic_model, public std::enable_shared_from_this<unar
   }
 
  private:
-  /// What a placement, or a model of another kind, implements.
+  /// What a placement, or a model of another kind, implements. A timeout becomes a deadline by `call_options::start_timeout`.
   virtual asio::awaitable<typename C::outputs> run(std::vector<typename C::input> inputs, typename C::options options) = 0;
 
   static asio::awaitable<typename C::outputs> nothing() { co_return typename C::outputs(); }
@@ -187,7 +187,7 @@ class streaming_model : public basic_model {
   stream<typename C::chunk> generate(typename C::request request) { return run(std::move(request)); }
 
  private:
-  /// What a placement, or a model of another kind, implements.
+  /// What a placement, or a model of another kind, implements. A timeout becomes a deadline by `call_options::start_timeout`.
   virtual stream<typename C::chunk> run(typename C::request request) = 0;
 };
 

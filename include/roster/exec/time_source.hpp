@@ -22,7 +22,8 @@ class alarm {
   alarm& operator=(const alarm&) = delete;
   virtual ~alarm() = default;
 
-  /// Rings at `when`, or at once if that has passed, instead of whatever was set before.
+  /// Rings at `when`, or at once if that has passed, instead of whatever was set before. What it throws is the error of the
+  /// operation whose deadline it was for.
   virtual void set(clock::time_point when) = 0;
 
   /// Ends the wait. Whoever is rung all the same, because that had begun, sees from the clock that it is not time yet.

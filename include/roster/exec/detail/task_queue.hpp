@@ -121,8 +121,12 @@ class task_queue final : public std::enable_shared_from_this<task_queue> {
   task* start_next() noexcept;
 
   /// Under the mutex: nobody finds the task by its deadline any more, which is to be withdrawn.
-  static std::shared_ptr<task_deadline> take_deadline(task& work) noexcept {
+  static void forget_deadline(task& work) noexcept {
     if (work.expiry) work.expiry->task_ = nullptr;
+  }
+
+  static std::shared_ptr<task_deadline> take_deadline(task& work) noexcept {
+    forget_deadline(work);
     return std::move(work.expiry);
   }
 
@@ -191,7 +195,7 @@ ROSTER_DECL void task_queue::enqueue(std::shared_ptr<task> work) noexcept {
       wake = idle_threads_ > woken_threads_;
       woken_threads_ += wake;
     }
-    if (work && work->expiry) work->expiry->task_ = nullptr;
+    if (work) forget_deadline(*work);
   }
   if (work)
     abandon(std::move(work), refusal);
@@ -247,9 +251,7 @@ ROSTER_DECL void task_queue::stop() noexcept {
   {
     std::lock_guard lock(mutex_);  // short:
     stopped_ = true;
-    queue_.for_each([](task& work) {
-      if (work.expiry) work.expiry->task_ = nullptr;
-    });
+    queue_.for_each([](task& work) { forget_deadline(work); });
     refused.take_all(queue_);
   }
   while (auto work = refused.pop_front())
